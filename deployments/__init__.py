@@ -1,0 +1,1 @@
+"""Ray Serve deployments: placement, wiring and transport of what the library does."""

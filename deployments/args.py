@@ -1,0 +1,84 @@
+"""What each application can be told, in YAML or by a program; unknown keys are errors.
+
+One application per site (router and edge executor), one for the cloud, one for the scheduler.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from xpi_ray.config import Frozen
+from xpi_ray.policies.plan import SloClass
+
+CLOUD_APP = "xpi-cloud"
+SCHEDULER_APP = "xpi-scheduler"
+
+SLO_CLASSES = (
+    SloClass(name="tight", deadline_ms=20),
+    SloClass(name="standard", deadline_ms=100),
+    SloClass(name="relaxed", deadline_ms=1_000),
+)
+
+
+def site_app_name(site: str) -> str:
+    """The name of a site's application."""
+    return f"xpi-{site}"
+
+
+class SiteArgs(Frozen):
+    """One site: its router and its edge executor."""
+
+    site: str = Field(default="site-1", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
+    """Value of the node label ``xpi-site`` where the site's replicas run."""
+    bundle: str | None = None
+    """Folder of a bundle, or the name of a packaged one; the default is CIFAR-10."""
+    router_replicas: int = Field(default=1, ge=1)
+    edge_replicas: int = Field(default=1, ge=1)
+    edge_threads: int = Field(default=1, ge=1)
+    """Threads that one edge replica computes on."""
+    edge_slowdown: float = Field(default=1.0, ge=1)
+    """Makes every edge block take this many times as long, to stand in for a weaker machine."""
+    default_deadline_ms: float = Field(default=1_000, gt=0)
+    """For requests that give none."""
+    maximum_deadline_ms: float = Field(default=60_000, gt=0)
+    """Longer ones are cut to it."""
+    slo_classes: tuple[SloClass, ...] = Field(default=SLO_CLASSES, min_length=1)
+    partition: int | None = Field(default=None, ge=0)
+    """Fixes the static plan's partition; the scheduler must be off, or it decides anew."""
+    early_exit: bool = True
+    """Off: the static plan's thresholds are 0, and every block runs."""
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    """Requests that one router works on at a time."""
+    max_queued_requests: int = Field(default=64, ge=0)
+    """Requests that may wait beyond these; the next one gets a 429."""
+    report_period_s: float = Field(default=1.0, gt=0)
+    """How often a router sends its records to the scheduler."""
+
+
+class CloudArgs(Frozen):
+    """The cloud's executor."""
+
+    bundle: str | None = None
+    """As in the sites'; a frame of another bundle is refused."""
+    replicas: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    """Threads that one replica computes on."""
+    max_batch: int = Field(default=8, ge=1)
+    """Most requests that run through a block together."""
+    max_ongoing_requests: int = Field(default=64, ge=1)
+
+
+class SchedulerArgs(Frozen):
+    """The scheduler."""
+
+    bundle: str | None = None
+    policy: Literal["least_latency", "static"] = "least_latency"
+    """``least_latency`` decides from profiles and what it sees; ``static`` pushes the bundle's."""
+    slo_classes: tuple[SloClass, ...] = Field(default=SLO_CLASSES, min_length=1)
+    """As in the sites'."""
+    period_s: float = Field(default=1.0, gt=0)
+    """Time between decisions."""
+    lifetime_s: float = Field(default=10.0, gt=0)
+    """Age at which routers give up a plan for the static one."""
+    least_partition: int = Field(default=1, ge=0)
+    """Blocks that stay at the edge, so that an exit is in hand before the link is crossed."""

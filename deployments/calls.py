@@ -1,0 +1,80 @@
+"""Calls to edge and cloud over Ray, with Ray's failures translated into the project's errors.
+
+Flow ─► EdgeHandle, CloudHandle ─► DeploymentHandle ─► replica
+                     ▲ RayActorError, BackPressureError … ─► TierLostError, OverloadError
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from xpi_ray.errors import OverloadError, TierLostError
+from xpi_ray.inference.cloud import CloudReply
+from xpi_ray.inference.edge import EdgeReply, Pixels
+from xpi_ray.policies.plan import Plan
+from xpi_ray.telemetry.records import RequestRecord
+
+REPORT_TIMEOUT_S = 1.0
+
+
+class EdgeHandle:
+    """The edge's part, run by an edge executor replica."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        # By value: what is passed is small, and a store round trip would double the hop.
+        self._handle = handle.options(_by_reference=False)
+
+    async def __call__(
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+    ) -> EdgeReply:
+        """Raise TierLostError when the replica died and OverloadError when the queue is full."""
+        call = self._handle.run.remote(pixels, plan, budget_ms, traceparent)
+        return cast(EdgeReply, await _outcome(call, "edge"))
+
+
+class CloudHandle:
+    """The cloud's part, run by a cloud executor replica."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(_by_reference=False)
+
+    async def __call__(
+        self, frame: bytes, thresholds: Sequence[float], budget_ms: float, traceparent: str
+    ) -> CloudReply:
+        """Raise TierLostError when the replica died and OverloadError when the queue is full."""
+        call = self._handle.resume.remote(frame, thresholds, budget_ms, traceparent)
+        return cast(CloudReply, await _outcome(call, "cloud"))
+
+
+class SchedulerHandle:
+    """Tells the scheduler what a site saw; requests never wait for it."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def report(self, site: str, records: Sequence[RequestRecord]) -> bool:
+        """Whether the scheduler took the records, within ``REPORT_TIMEOUT_S``."""
+        call = self._handle.report.remote(site, records)
+        waiting = asyncio.ensure_future(_outcome(call, "scheduler"))
+        done, _ = await asyncio.wait({waiting}, timeout=REPORT_TIMEOUT_S)
+        if not done:
+            waiting.cancel()
+            return False
+        return not waiting.cancelled() and waiting.exception() is None
+
+
+async def _outcome(call: DeploymentResponse, tier: str) -> object:
+    """Wait for a call; a caller that gives up takes the call back."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    except BackPressureError as err:
+        raise OverloadError(f"too many requests wait for the {tier} already; try again") from err
+    except (RayActorError, DeploymentUnavailableError) as err:
+        raise TierLostError(f"the {tier} replica that had the request is gone") from err

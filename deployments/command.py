@@ -1,0 +1,88 @@
+"""`xpi serve`: a cluster of one edge node and one cloud node on this machine, until Ctrl-C."""
+
+import contextlib
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from deployments.args import CloudArgs, SchedulerArgs, SiteArgs
+from deployments.local_cluster import LocalCluster
+from xpi_ray import __version__
+from xpi_ray.bundle import Bundle
+
+EXAMPLES = """
+Examples:
+
+  xpi serve
+
+  xpi serve --bundle runs/cifar10/bundle --port 9000
+
+  xpi serve --edge-slowdown 1 --policy static --partition 6
+
+  xpi serve --proxy python
+"""
+
+
+def serve(
+    bundle: Annotated[
+        str | None, typer.Option(help="Folder of a bundle, or a packaged one's name.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port on 127.0.0.1.")] = 8000,
+    edge_slowdown: Annotated[
+        float,
+        typer.Option(min=1, help="How many times weaker than this machine the edge acts."),
+    ] = 4.0,
+    policy: Annotated[
+        Literal["least_latency", "static"],
+        typer.Option(help="How the scheduler decides; static keeps to the bundle's own plan."),
+    ] = "least_latency",
+    partition: Annotated[
+        int | None, typer.Option(min=0, help="With --policy static: where to split.")
+    ] = None,
+    proxy: Annotated[
+        Literal["haproxy", "python"], typer.Option(help="HAProxy, or Serve's slower own proxy.")
+    ] = "haproxy",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
+) -> None:
+    """Start a local cluster of one edge and one cloud node, and serve until Ctrl-C."""
+    if partition is not None and policy != "static":
+        raise typer.BadParameter("--partition needs --policy static; the scheduler decides else")
+    manifest = Bundle.load(bundle).manifest
+    absolute = str(Path(bundle).resolve()) if bundle and Path(bundle).exists() else bundle
+    console = Console(stderr=True)
+    site = SiteArgs(bundle=absolute, edge_slowdown=edge_slowdown, partition=partition)
+    scheduler = SchedulerArgs(bundle=absolute) if policy == "least_latency" else None
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    cluster = LocalCluster(site.site, port, proxy)
+    with contextlib.ExitStack() as stack:
+        with console.status("starting one edge node and one cloud node…"):
+            stack.enter_context(cluster)
+        with console.status("deploying router, edge, cloud and scheduler…"):
+            cluster.deploy(site, CloudArgs(bundle=absolute), scheduler)
+        if as_json:
+            typer.echo(json.dumps({"url": cluster.url, "model": manifest.name}))
+        else:
+            console.print(_banner(cluster, site, manifest.name, len(manifest.macs), policy))
+        stop.wait()
+        console.print("stopping…")
+    console.print("stopped")
+
+
+def _banner(cluster: LocalCluster, site: SiteArgs, model: str, blocks: int, policy: str) -> str:
+    pace = "" if site.edge_slowdown == 1 else f", acting {site.edge_slowdown:g} times weaker"
+    return f"""[bold]xpi_ray {__version__}[/bold] serves {model} ({blocks} blocks) at {cluster.url}
+  edge   node labelled xpi-tier=edge,xpi-site={site.site}: Router, EdgeExecutor{pace}
+  cloud  node labelled xpi-tier=cloud: CloudExecutor{", Scheduler" if policy != "static" else ""}
+
+Send a photo:
+  curl -F image=@tests/data/cat.jpg -F deadline_ms=500 {cluster.url}/v1/classify
+  xpi classify tests/data/cat.jpg --deadline-ms 500
+
+Ctrl-C stops it."""

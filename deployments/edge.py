@@ -1,0 +1,60 @@
+"""The edge executor: a replica on an edge node that runs blocks 1..p.
+
+Router ─► EdgeExecutor.run ─► EdgeSide (in the worker thread) ─► EdgeReply
+"""
+
+import numpy as np
+
+from deployments.args import SiteArgs
+from deployments.worker import Worker
+from xpi_ray.bundle import Bundle
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.edge import EdgeReply, EdgeSide, Pixels
+from xpi_ray.inference.pace import Pace
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.networks.slowed import SlowedNetwork
+from xpi_ray.policies.plan import Plan
+from xpi_ray.telemetry.tracing import SpanKind, Tracing
+
+WARM_UP_RUNS = 5
+
+
+class EdgeExecutor:
+    """One at a time, in order of arrival; each request's budget counts its wait."""
+
+    def __init__(self, args: SiteArgs) -> None:
+        bundle = Bundle.load(args.bundle)
+        network: ProgressiveNetwork = bundle.network.prepare()
+        if args.edge_slowdown > 1:
+            network = SlowedNetwork(network, args.edge_slowdown)
+        profile = bundle.manifest.profiles["default"]
+        pace = Pace([args.edge_slowdown * block_ms for block_ms in profile.block_ms])
+        self._side = EdgeSide(network, bundle.digest, pace)
+        self._worker = Worker(args.edge_threads)
+        self._tracing = Tracing("edge")
+        self._warm_up(network, bundle.manifest.static_plan)
+
+    def _warm_up(self, network: ProgressiveNetwork, plan: Plan) -> None:
+        """Pay for first runs now, not in the first request."""
+        whole = plan.model_copy(
+            update={"partition": network.num_blocks, "thresholds": (0.0,) * network.num_blocks}
+        )
+        pixels = np.zeros((3, *network.image_size), np.uint8)
+        for _ in range(WARM_UP_RUNS):
+            self._side.run(pixels, whole, Budget(60_000))
+
+    async def run(
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+    ) -> EdgeReply:
+        """Run one request's blocks here; the budget is what the router had left."""
+        budget = Budget(budget_ms)
+        with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
+            reply = await self._worker.run(self._side.run, pixels, plan, budget)
+            span.set(
+                exit=len(reply.exits),
+                budget_left_ms=budget.left_ms,
+                frame_bytes=len(reply.frame),
+                edge_ms=reply.edge_ms,
+                encode_ms=reply.encode_ms,
+            )
+        return reply

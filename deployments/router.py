@@ -1,0 +1,267 @@
+"""The router: a site's ingress. It turns HTTP into requests and answers each by its deadline.
+
+HTTP ─► Routes ─► Handlers.parse ─► PlanKeeper ─► Flow (edge, cloud) ─► Handlers.render ─► HTTP
+                                                    └─► RequestRecord ─► scheduler, metrics
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.args import CLOUD_APP, SCHEDULER_APP, SiteArgs
+from deployments.calls import CloudHandle, EdgeHandle, SchedulerHandle
+from deployments.metrics import Metrics
+from deployments.policy_store import find_store
+from deployments.routes import Routes
+from xpi_ray.api.handlers import Handlers, HttpReply
+from xpi_ray.api.images import MAX_IMAGE_BYTES
+from xpi_ray.api.problem import problem
+from xpi_ray.api.schema import ModelFacts
+from xpi_ray.bundle import Bundle
+from xpi_ray.errors import DeadlineError, OverloadError, RequestError, TooLargeError
+from xpi_ray.inference.answer import Answer
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.edge import Pixels
+from xpi_ray.inference.flow import Flow
+from xpi_ray.policies.keeper import PlanKeeper
+from xpi_ray.policies.plan import Plan, PlanBook
+from xpi_ray.telemetry.records import RecordBuffer, RequestRecord
+from xpi_ray.telemetry.tracing import SpanKind, Tracing
+
+logger = logging.getLogger("ray.serve")
+
+MAX_BODY_BYTES = MAX_IMAGE_BYTES + (1 << 20)  # a form around the largest image
+STORE_TIMEOUT_S = 1.0
+RECORDS = 10_000  # kept while no scheduler takes them
+MODEL = "/v2/models/{model}"
+VERSION = MODEL + "/versions/{version}"
+
+
+class Router:
+    """Answers requests with the site's edge and the cloud; works without the scheduler.
+
+    Args:
+        args: The site's arguments.
+        edge: Handle of the site's edge executor.
+    """
+
+    def __init__(self, args: SiteArgs, edge: DeploymentHandle) -> None:
+        bundle = Bundle.load(args.bundle)
+        manifest, network = bundle.manifest, bundle.network
+        self._site = args.site
+        self._model = manifest.name
+        self._report_period_s = args.report_period_s
+        self._tracing = Tracing("router")
+        self._flow = Flow(
+            EdgeHandle(edge),
+            CloudHandle(DeploymentHandle("CloudExecutor", CLOUD_APP)),
+            bundle.digest,
+            self._tracing,
+        )
+        self._keeper = PlanKeeper(
+            _static_plan(manifest.static_plan, args),
+            args.slo_classes,
+            network.num_blocks,
+            len(bundle.outcomes.frame_bytes),
+        )
+        facts = ModelFacts(
+            name=manifest.name,
+            version=manifest.version,
+            labels=manifest.labels,
+            image_shape=(3, *network.image_size),
+            num_blocks=network.num_blocks,
+        )
+        self._handlers = Handlers(facts, args.default_deadline_ms, args.maximum_deadline_ms)
+        self._records = RecordBuffer(RECORDS)
+        self._metrics = Metrics()
+        self._routes = self._table()
+        self._reporting = asyncio.get_running_loop().create_task(self._report())
+
+    def _table(self) -> Routes:
+        return Routes(
+            [
+                ("POST", "/v1/classify", self._classify),
+                ("POST", f"{MODEL}/infer", self._infer),
+                ("POST", f"{VERSION}/infer", self._infer),
+                ("GET", "/v2", self._server_metadata),
+                ("GET", "/v2/health/live", self._live),
+                ("GET", "/v2/health/ready", self._ready),
+                ("GET", MODEL, self._model_metadata),
+                ("GET", VERSION, self._model_metadata),
+                ("GET", f"{MODEL}/ready", self._model_ready),
+                ("GET", f"{VERSION}/ready", self._model_ready),
+            ]
+        )
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request."""
+        path = request.url.path
+        with self._tracing.span(
+            "xpi.request", request.headers.get("traceparent"), SpanKind.SERVER
+        ) as span:
+            request.state.span, request.state.received_s = span, time.perf_counter()
+            try:
+                handle, parameters = self._routes.find(request)
+                reply = await handle(request, **parameters)
+            except Exception as err:  # problem() tells the client's faults from ours
+                if not isinstance(err, RequestError):
+                    logger.exception("%s %s failed", request.method, path)
+                reply = problem(err, path)
+            span.set_http(request.method, path, request.url.scheme, reply.status)
+        return Response(reply.body, reply.status, reply.headers)
+
+    async def set_plans(self, book: PlanBook) -> int:
+        """Go by ``book`` from now on; returns the version now in hand, as acknowledgement."""
+        return self._keeper.adopt(book)
+
+    async def _classify(self, request: Request) -> HttpReply:
+        body = await _read_body(request)
+        # Decoding a large photo takes long enough to hold others up.
+        call = await asyncio.to_thread(
+            self._handlers.parse_classify, _headers(request), request.url.query, body
+        )
+        answer = await self._answer(
+            request, call.image, call.deadline.ms, call.decode_image_ms
+        )
+        return self._handlers.render_classify(call, answer)
+
+    async def _infer(self, request: Request, model: str, version: str | None = None) -> HttpReply:
+        body = await _read_body(request)
+        call = self._handlers.parse_infer(model, version, _headers(request), body)
+        answers = await asyncio.gather(
+            *(self._answer(request, image, call.deadline.ms) for image in call.images)
+        )
+        return self._handlers.render_infer(call, answers)
+
+    async def _answer(
+        self,
+        request: Request,
+        pixels: Pixels,
+        deadline_ms: float,
+        decode_image_ms: float = 0.0,
+    ) -> Answer:
+        """Answer one image and leave its record."""
+        span = request.state.span
+        spent_ms = (time.perf_counter() - request.state.received_s) * 1000
+        budget = Budget(deadline_ms, spent_ms=spent_ms)
+        slo_class, plan = self._keeper.plan_for(deadline_ms)
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        try:
+            answer = await self._flow.answer(pixels, plan, budget, span.traceparent)
+        except RequestError as err:
+            self._keep(_failure(err, request_id, self._model, slo_class, plan, budget))
+            raise
+        answer.stages.decode_image_ms = decode_image_ms
+        record = answer.record(request_id, self._model, slo_class)
+        self._keep(record)
+        span.set(
+            exit=record.exit,
+            tier=record.tier,
+            entropy=record.entropy,
+            plan_version=record.plan_version,
+            status=record.status,
+            partition=record.partition,
+            level=record.level,
+            frame_bytes=record.frame_bytes,
+            deadline_ms=record.deadline_ms,
+            budget_left_ms=record.budget_left_ms,
+        )
+        return answer
+
+    def _keep(self, record: RequestRecord) -> None:
+        self._records.add(record)
+        self._metrics.count(record)
+
+    async def _live(self, request: Request) -> HttpReply:
+        return self._handlers.live()
+
+    async def _ready(self, request: Request) -> HttpReply:
+        return self._handlers.ready(is_ready=True)
+
+    async def _server_metadata(self, request: Request) -> HttpReply:
+        return self._handlers.server_metadata()
+
+    async def _model_metadata(
+        self, request: Request, model: str, version: str | None = None
+    ) -> HttpReply:
+        return self._handlers.model_metadata(model, version)
+
+    async def _model_ready(
+        self, request: Request, model: str, version: str | None = None
+    ) -> HttpReply:
+        return self._handlers.model_ready(model, version, is_ready=True)
+
+    async def _report(self) -> None:
+        """Pull the plans that were made before this replica, then report for ever."""
+        try:
+            await self._pull_plans()
+        except Exception:  # the next push brings them
+            logger.warning("no plans from the store; going by the static plan", exc_info=True)
+        scheduler = SchedulerHandle(DeploymentHandle("Scheduler", SCHEDULER_APP))
+        while True:
+            # What nobody takes is lost: without a scheduler, plans run out and requests go on.
+            await scheduler.report(self._site, self._records.drain())
+            await asyncio.sleep(self._report_period_s)
+
+    async def _pull_plans(self) -> None:
+        store = find_store()
+        if store is None:
+            return
+        found = await asyncio.wait_for(store.get.remote(self._site), STORE_TIMEOUT_S)
+        if found is not None:
+            book, age_s = found
+            self._keeper.adopt(book, age_s)
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+async def _read_body(request: Request) -> bytes:
+    """Read the body, and no more of it than is allowed.
+
+    Raises:
+        TooLargeError: It is larger than ``MAX_BODY_BYTES``.
+    """
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise TooLargeError(f"the body must be at most {MAX_BODY_BYTES} bytes; it is larger")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _static_plan(plan: Plan, args: SiteArgs) -> Plan:
+    """The bundle's static plan, as far as the site does not say otherwise."""
+    changes: dict[str, object] = {}
+    if args.partition is not None:
+        changes["partition"] = args.partition
+    if not args.early_exit:
+        changes["thresholds"] = (0.0,) * len(plan.thresholds)
+    return plan.model_copy(update=changes)
+
+
+def _failure(
+    err: RequestError, request_id: str, model: str, slo_class: str, plan: Plan, budget: Budget
+) -> RequestRecord:
+    """The record of a request that got no exit."""
+    statuses = {DeadlineError: "missed", OverloadError: "overloaded"}
+    return RequestRecord(
+        request_id=request_id,
+        model=model,
+        slo_class=slo_class,
+        deadline_ms=budget.given_ms,
+        status=statuses.get(type(err), "unavailable"),
+        plan_version=plan.version,
+        partition=plan.partition,
+        level=plan.level,
+        total_ms=budget.spent_ms,
+        budget_left_ms=budget.left_ms,
+    )

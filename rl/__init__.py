@@ -1,0 +1,1 @@
+"""Learning the plan with RLlib: environments, training runs and evaluation."""

@@ -1,0 +1,1 @@
+"""The interface that clients see, without a transport: messages, tensors, images, deadlines."""

@@ -1,0 +1,133 @@
+"""`xpi classify`: image files to a running server, and its answers to the terminal."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from xpi_ray.api.schema import ClassifyAnswer
+from xpi_ray.errors import RequestError, UnavailableError, XpiError
+
+TIMEOUT_S = 60.0  # far above any deadline: a first request may wait for a server that starts
+
+EXAMPLES = """
+Examples:
+
+  xpi classify photo.jpg
+
+  xpi classify photo.jpg cat.png --deadline-ms 50
+
+  xpi classify *.webp --server http://edge:8000 --exits --json
+"""
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.")],
+    server: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
+    deadline_ms: Annotated[
+        float | None, typer.Option(help="Time that the server may take for each file.")
+    ] = None,
+    exits: Annotated[
+        bool, typer.Option("--exits", help="Every exit's answer in the JSON; tables have them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per file.")] = False,
+) -> None:
+    """Classify images on a running server, and show which exit answered and what took the time."""
+    answers: dict[Path, ClassifyAnswer] = {}
+    failed = False
+    with httpx.Client(timeout=TIMEOUT_S) as client:
+        for file in files:
+            try:
+                answer = _ask(client, server, file, deadline_ms, exits or not as_json)
+            except XpiError as err:
+                typer.echo(f"{file}: {err}", err=True)
+                failed = True
+                if isinstance(err, UnavailableError):
+                    break
+                continue
+            answers[file] = answer
+            if as_json:
+                document = {"file": str(file), **answer.model_dump(exclude_none=True)}
+                typer.echo(json.dumps(document))
+    if answers and not as_json:
+        _show(answers)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _ask(
+    client: httpx.Client, server: str, file: Path, deadline_ms: float | None, exits: bool
+) -> ClassifyAnswer:
+    """Post one file.
+
+    Raises:
+        RequestError: The file cannot be read, or the server refused it.
+        UnavailableError: Nothing answers there.
+    """
+    options = {"exits": "true"} if exits else {}
+    if deadline_ms is not None:
+        options["deadline_ms"] = str(deadline_ms)
+    try:
+        reply = client.post(
+            f"{server.rstrip('/')}/v1/classify", params=options, content=file.read_bytes()
+        )
+        if reply.is_success:
+            return ClassifyAnswer.model_validate_json(reply.content)
+        raise RequestError(_refusal(reply))
+    except OSError as err:
+        raise RequestError(f"cannot read the file: {err.strerror}") from err
+    except ValidationError:
+        raise RequestError(f"{server} answers, but not as an xpi server does") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as err:
+        raise UnavailableError(
+            f"no server answers at {server} ({err}); start one with `make serve` or `xpi serve`"
+        ) from err
+
+
+def _refusal(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {reply.status_code} {reply.reason_phrase}"
+
+
+def _show(answers: dict[Path, ClassifyAnswer]) -> None:
+    console = Console(markup=False, highlight=False)
+    summary = Table("file", "label", "score", "exit", "tier", "status", "entropy", "total ms")
+    for file, answer in answers.items():
+        summary.add_row(
+            str(file),
+            answer.label,
+            f"{answer.score:.4f}",
+            str(answer.exit),
+            answer.tier,
+            answer.status,
+            f"{answer.entropy:.4f}",
+            f"{answer.stages.get('total_ms', 0.0):.1f}",
+        )
+    console.print(summary)
+    for file, answer in answers.items():
+        console.print(_stages(file, answer))
+        console.print(_exits(file, answer))
+
+
+def _stages(file: Path, answer: ClassifyAnswer) -> Table:
+    table = Table("stage", "ms", title=f"{file}: where the time went")
+    for stage, ms in answer.stages.items():
+        table.add_row(stage.removesuffix("_ms").replace("_", " "), f"{ms:.3f}")
+    table.add_row("left of the deadline", f"{answer.budget_left_ms:.3f}")
+    return table
+
+
+def _exits(file: Path, answer: ClassifyAnswer) -> Table:
+    table = Table("exit", "tier", "label", "score", "entropy", title=f"{file}: every exit")
+    for exit_ in answer.exits or []:
+        table.add_row(
+            str(exit_.exit), exit_.tier, exit_.label, f"{exit_.score:.4f}", f"{exit_.entropy:.4f}"
+        )
+    return table

@@ -1,0 +1,225 @@
+"""A bundle: a folder with all that serving needs, which every node reads and checks.
+
+    training ─► Bundle.save ─► manifest.json, weights.safetensors, outcomes.safetensors, SHA256SUMS
+    serving  ◄─ Bundle.load ◄─ every file's hash checked; nothing is unpickled
+
+``SHA256SUMS`` has the form of the tool of that name (``sha256sum -c SHA256SUMS``). Its own hash
+is the bundle's digest, so two nodes with the same digest hold the same bundle to the last bit.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from xpi_ray.config import Frozen
+from xpi_ray.errors import BundleError
+from xpi_ray.networks.builder import build
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.policies.plan import Plan
+from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.table import Profile
+
+FORMAT = "xpi-bundle"
+FORMAT_VERSION = 1
+DIGEST_BYTES = 8  # of the 32; what a frame carries
+MAX_FILE_BYTES = 1 << 30
+
+MANIFEST, WEIGHTS, OUTCOMES = "manifest.json", "weights.safetensors", "outcomes.safetensors"
+SUMS = "SHA256SUMS"
+
+PACKAGED = Path(__file__).parent / "bundles"
+DEFAULT = "cifar10"
+
+
+class NetworkEntry(Frozen):
+    """What to build before the weights are loaded."""
+
+    kind: str
+    spec: JsonValue
+
+
+class Preprocessing(Frozen):
+    """How an image file becomes the network's input."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    resize: Literal["lanczos"] = "lanczos"
+    """Filter by which the shorter side is brought to size."""
+    crop: Literal["centre"] = "centre"
+    """What is cut from the longer side."""
+
+
+class Calibration(Frozen):
+    """Thresholds and what they give on the validation split."""
+
+    tolerance: float = Field(ge=0)
+    """Accuracy, as a share, that they may lose against the last exit."""
+    thresholds: tuple[float, ...]
+    accuracy: float
+    mean_macs: float
+    """Mean multiply-accumulates an image."""
+
+
+class Manifest(Frozen):
+    """All of a bundle that is not a tensor."""
+
+    format: Literal["xpi-bundle"] = "xpi-bundle"
+    format_version: int = FORMAT_VERSION
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """The model's name in requests."""
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")
+    description: str
+    network: NetworkEntry
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing
+    macs: tuple[int, ...]
+    """Multiply-accumulates of blocks 1..i for one image."""
+    profiles: dict[str, Profile] = Field(min_length=1)
+    """By the name of the kind of machine; ``default`` is the one that policies go by."""
+    calibrations: tuple[Calibration, ...] = Field(min_length=1)
+    """The strictest first."""
+    static_plan: Plan
+    """Safe without a scheduler."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Manifest":
+        blocks = len(self.macs)
+        for name, profile in self.profiles.items():
+            if len(profile.block_ms) != blocks:
+                raise ValueError(f"profile {name!r} must have {blocks} block times")
+        if "default" not in self.profiles:
+            raise ValueError("there must be a profile named 'default'")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle in memory."""
+
+    manifest: Manifest
+    network: ProgressiveNetwork
+    outcomes: Outcomes
+    digest: bytes = b""
+    """Its identity, once it was loaded; ``DIGEST_BYTES`` long."""
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Bundle":
+        """Load a bundle and check every file.
+
+        Args:
+            path: Its folder, or the name of a packaged bundle; None is the default bundle.
+
+        Raises:
+            BundleError: The bundle is missing, damaged, newer, or not one at all.
+        """
+        folder = find(path)
+        files, digest = _read_checked(folder)
+        manifest = _parse_manifest(files[MANIFEST], folder)
+        try:
+            network = build(manifest.network.kind, manifest.network.spec)
+            network.load_state_dict(load_tensors(files[WEIGHTS]))
+            outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
+            manifest.static_plan.check(network.num_blocks, len(outcomes.frame_bytes))
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as err:
+            raise BundleError(f"{folder} does not hold together: {err}") from err
+        if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
+            raise BundleError(
+                f"{folder} does not hold together: {len(manifest.labels)} labels and "
+                f"{len(manifest.macs)} block costs for a network of {network.num_classes} classes "
+                f"and {network.num_blocks} blocks"
+            )
+        return cls(manifest, network, outcomes, digest)
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle; a folder that holds another one is overwritten file by file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: t.contiguous() for name, t in self.network.state_dict().items()}
+        files = {
+            MANIFEST: self.manifest.model_dump_json(indent=1).encode() + b"\n",
+            WEIGHTS: save_tensors(weights),
+            OUTCOMES: save_arrays(self.outcomes.to_arrays()),
+        }
+        sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
+        for name, data in {**files, SUMS: sums.encode()}.items():
+            (folder / name).write_bytes(data)
+
+
+def find(path: str | Path | None) -> Path:
+    """The folder of a bundle given by path, by the name of a packaged one, or by default.
+
+    Raises:
+        BundleError: There is no such folder.
+    """
+    folder = Path(path if path is not None else DEFAULT)
+    packaged = PACKAGED / folder
+    for candidate in (folder, packaged):
+        if (candidate / SUMS).is_file() or (candidate / MANIFEST).is_file():
+            return candidate
+    known = ", ".join(sorted(p.name for p in PACKAGED.glob("*") if p.is_dir())) or "none"
+    raise BundleError(
+        f"{folder} is not a bundle: there is no {MANIFEST} in it (packaged bundles: {known}; "
+        "`xpi train` makes one)"
+    )
+
+
+def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
+    """Every file's content, hashes checked, and the bundle's digest."""
+    sums = _read(folder / SUMS)
+    expected: dict[str, str] = {}
+    for line in sums.decode(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        expected[name] = digest
+    files = {}
+    for name in (MANIFEST, WEIGHTS, OUTCOMES):
+        if name not in expected:
+            raise BundleError(f"{folder / SUMS} does not list {name}; get the bundle anew")
+        files[name] = _read(folder / name)
+        found = _sha256(files[name])
+        if found != expected[name]:
+            raise BundleError(
+                f"{folder / name} is damaged: expected sha256 {expected[name]}, found {found}; "
+                "get the bundle anew"
+            )
+    return files, hashlib.sha256(sums).digest()[:DIGEST_BYTES]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as err:
+        raise BundleError(f"{path} cannot be read ({err}); get the bundle anew") from err
+
+
+def _parse_manifest(data: bytes, folder: Path) -> Manifest:
+    """Read the manifest; its format is looked at first, as a newer one may not parse at all."""
+    try:
+        raw = json.loads(data)
+    except ValueError as err:
+        raise BundleError(f"{folder / MANIFEST} is not JSON: {err}") from err
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise BundleError(f"{folder} is not a bundle of this project: no format {FORMAT!r} in it")
+    version = raw.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} has bundle format {version}, this software reads up to {FORMAT_VERSION}; "
+            "upgrade xpi-ray"
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as err:
+        raise BundleError(f"{folder / MANIFEST} is not a manifest: {err}") from err
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,1 @@
+"""Making a carry small: quantisers, lossless coders, and codecs that join them."""

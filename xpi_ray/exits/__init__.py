@@ -1,0 +1,1 @@
+"""Exits: how sure one is, whether to leave there, and how to choose the thresholds."""

@@ -1,0 +1,115 @@
+"""What a request comes to: every exit that ran, which one answers, and where the time went.
+
+edge ─► exits 1..i ─┐
+cloud ─► exits i+1.. ┴─► Answer ─► api (JSON, tensors), telemetry (records, spans)
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xpi_ray.telemetry.records import RequestRecord
+
+Logits = NDArray[np.float32]
+
+
+class Tier(StrEnum):
+    """Where a block ran."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+class Status(StrEnum):
+    """How a request ended."""
+
+    COMPLETE = "complete"
+    """An exit was sure, or the last block ran."""
+    BEST_EFFORT = "best_effort"
+    """Time ran out or the cloud failed; this is the best exit in hand."""
+
+
+class ExitAnswer(NamedTuple):
+    """The answer of one exit."""
+
+    exit: int
+    """1..N."""
+    tier: Tier
+    logits: Logits
+    """Fused logits, float32 (K,)."""
+    entropy: float
+    """Normalised, 0 (sure) to 1 (no idea)."""
+
+
+@dataclass(slots=True)
+class Stages:
+    """Time spent per stage, milliseconds; stages that did not run stay 0."""
+
+    decode_image_ms: float = 0.0
+    """The image file to pixels of the network's size, in the router."""
+    edge_wait_ms: float = 0.0
+    """From the router's call until the edge began: hop and queue."""
+    edge_ms: float = 0.0
+    """Blocks at the edge."""
+    encode_ms: float = 0.0
+    """Carry to frame."""
+    link_ms: float = 0.0
+    """The cloud call less the cloud's own stages: frame there, answer back."""
+    cloud_wait_ms: float = 0.0
+    """In the cloud's queue, and waiting for others in a batch."""
+    decode_ms: float = 0.0
+    """Frame to carry."""
+    cloud_ms: float = 0.0
+    """Blocks in the cloud."""
+    total_ms: float = 0.0
+    """From the request's arrival at the router to its answer."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One image's answer."""
+
+    exits: list[ExitAnswer]
+    """Every exit that ran, in order; the last one answers. Never empty."""
+    status: Status
+    partition: int
+    """Where the plan split the network."""
+    level: int
+    plan_version: int
+    frame_bytes: int = 0
+    """Size of what crossed the link; 0 when nothing did."""
+    deadline_ms: float = 0.0
+    """The budget given."""
+    budget_left_ms: float = 0.0
+    stages: Stages = field(default_factory=Stages)
+
+    @property
+    def best(self) -> ExitAnswer:
+        """The exit that answers."""
+        return self.exits[-1]
+
+    def record(self, request_id: str, model: str, slo_class: str) -> RequestRecord:
+        """The facts of this answer that scheduler and benchmarks read."""
+        tiers = [exit_.tier for exit_ in self.exits]
+        stages = asdict(self.stages)
+        return RequestRecord(
+            request_id=request_id,
+            model=model,
+            slo_class=slo_class,
+            deadline_ms=self.deadline_ms,
+            status=self.status.value,
+            exit=self.best.exit,
+            tier=self.best.tier.value,
+            entropy=self.best.entropy,
+            plan_version=self.plan_version,
+            partition=self.partition,
+            level=self.level,
+            frame_bytes=self.frame_bytes,
+            edge_blocks=tiers.count(Tier.EDGE),
+            cloud_blocks=tiers.count(Tier.CLOUD),
+            budget_left_ms=self.budget_left_ms,
+            **stages,
+        )

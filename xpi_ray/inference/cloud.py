@@ -1,0 +1,178 @@
+"""The cloud's part of a request: resume at block p+1, together with others that wait there.
+
+    frame ─► admit ─► Job ─┐                      ┌─► exit sure, last block, or out of time: done
+    frame ─► admit ─► Job ─┴─► pick ─► advance ───┴─► waits for its next block
+
+Jobs at the same block run as one batch; one that is done leaves it, so its compute really stops.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
+from xpi_ray.errors import FrameError
+from xpi_ray.exits.rule import is_sure
+from xpi_ray.inference.answer import ExitAnswer, Tier
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.edge import exit_answer
+from xpi_ray.inference.pace import Pace
+from xpi_ray.link.frame import Frame, unpack
+from xpi_ray.networks.progressive import ProgressiveNetwork, State
+
+
+class CloudReply(NamedTuple):
+    """What the cloud made of a frame."""
+
+    exits: tuple[ExitAnswer, ...]
+    """Every exit that ran here, in order; empty when the budget did not allow any."""
+    complete: bool
+    """Whether an exit was sure or the last block ran."""
+    cloud_wait_ms: float
+    decode_ms: float
+    cloud_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request on its way through the later blocks."""
+
+    state: State
+    """Of one sample."""
+    block: int
+    """The block that is to run next, 1..N."""
+    thresholds: Sequence[float]
+    budget: Budget
+    decode_ms: float
+    exits: list[ExitAnswer] = field(default_factory=list)
+    complete: bool = False
+    done: bool = False
+    cloud_ms: float = 0.0
+
+    def reply(self) -> CloudReply:
+        """The answer of a job that is done."""
+        wait_ms = self.budget.spent_ms - self.decode_ms - self.cloud_ms
+        return CloudReply(
+            tuple(self.exits), self.complete, max(wait_ms, 0.0), self.decode_ms, self.cloud_ms
+        )
+
+
+class CloudSide:
+    """Runs blocks p+1..N for all that wait.
+
+    Args:
+        network: Prepared for serving.
+        digest: The bundle's identity; a frame of another bundle is refused.
+        pace: What each block is expected to take here, for one image.
+        max_batch: Most jobs that run as one batch.
+    """
+
+    def __init__(
+        self, network: ProgressiveNetwork, digest: bytes, pace: Pace, max_batch: int = 8
+    ) -> None:
+        self._network = network
+        self._digest = digest
+        self._pace = pace
+        self._max_batch = max_batch
+        self._jobs: list[Job] = []
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not done."""
+        return len(self._jobs)
+
+    def admit(self, data: bytes, thresholds: Sequence[float], budget: Budget) -> Job:
+        """Decode a frame and line its request up.
+
+        Raises:
+            FrameError: The bytes are not a frame, or not one for this bundle.
+            CodecError: The payload does not decode to the carry that the frame declares.
+        """
+        started = time.perf_counter()
+        frame = unpack(data)
+        state = self._decode(frame)
+        decode_ms = (time.perf_counter() - started) * 1000
+        job = Job(state, frame.partition + 1, thresholds, budget, decode_ms)
+        self._jobs.append(job)
+        return job
+
+    def pick(self) -> list[Job]:
+        """The jobs to run next: all at the block where the most pressing one waits."""
+        first = min(self._jobs, key=lambda job: job.budget.left_ms)
+        return [job for job in self._jobs if job.block == first.block][: self._max_batch]
+
+    def advance(self, batch: list[Job]) -> None:
+        """Run one block for jobs that wait at the same one; marks those that are done."""
+        block = batch[0].block
+        expected_ms = self._pace.expected_ms(block)
+        for job in batch:
+            job.done = not job.budget.allows(expected_ms)
+        running = [job for job in batch if not job.done]
+        if not running:
+            return
+        started = time.perf_counter()
+        with torch.inference_mode():
+            state = self._network.advance(_join(running), block)
+            answers = [exit_answer(state, block, Tier.CLOUD, row) for row in range(len(running))]
+        taken_ms = (time.perf_counter() - started) * 1000
+        if len(running) == 1:
+            self._pace.observe(block, taken_ms)
+        for row, (job, answer) in enumerate(zip(running, answers, strict=True)):
+            job.cloud_ms += taken_ms
+            job.exits.append(answer)
+            job.state = State(state.carry[row : row + 1], state.logits[row : row + 1])
+            job.block = block + 1
+            job.complete = block == self._network.num_blocks or is_sure(
+                answer.entropy, job.thresholds[block - 1]
+            )
+            job.done = job.complete
+
+    def settle(self, batch: list[Job]) -> list[Job]:
+        """Take out and return those of ``batch`` that are done."""
+        done = [job for job in batch if job.done]
+        self._jobs = [job for job in self._jobs if not job.done]
+        return done
+
+    def drop(self, job: Job) -> None:
+        """Forget a job whose caller is gone, so that nothing more is computed for it."""
+        job.done = True
+        self._jobs = [other for other in self._jobs if other is not job]
+
+    def _decode(self, frame: Frame) -> State:
+        if frame.bundle_digest != self._digest:
+            raise FrameError(
+                f"the frame is of bundle {frame.bundle_digest.hex()}, this cloud serves "
+                f"{self._digest.hex()}; deploy the same bundle on both"
+            )
+        if frame.partition >= self._network.num_blocks:
+            raise FrameError(
+                f"partition {frame.partition} leaves no block to run; the network has "
+                f"{self._network.num_blocks}"
+            )
+        expected = self._network.carry_shape(frame.partition)
+        classes = self._network.num_classes if frame.partition else 0
+        if frame.shape != expected or len(frame.logits) != classes:
+            raise FrameError(
+                f"after block {frame.partition} expected a carry of {expected} and {classes} "
+                f"logits, got {frame.shape} and {len(frame.logits)}"
+            )
+        if frame.level >= len(LADDER):
+            raise FrameError(f"level {frame.level} is not on the ladder 0..{len(LADDER) - 1}")
+        if frame.partition == 0:
+            pixels = IMAGE_CODEC.decode(frame.payload, frame.shape)
+            return self._network.start(torch.from_numpy(pixels).unsqueeze(0))
+        carry = torch.from_numpy(LADDER[frame.level].decode(frame.payload, frame.shape))
+        logits = torch.from_numpy(frame.logits)
+        channels_last = carry.unsqueeze(0).contiguous(memory_format=torch.channels_last)
+        return State(channels_last, logits.unsqueeze(0))
+
+
+def _join(jobs: list[Job]) -> State:
+    """The states of several jobs as one batch."""
+    if len(jobs) == 1:
+        return jobs[0].state
+    carries = torch.cat([job.state.carry for job in jobs])
+    return State(carries, torch.cat([job.state.logits for job in jobs]))

@@ -1,0 +1,156 @@
+"""One request from the router's side: the edge, then the cloud with what is left of the budget.
+
+    pixels, plan, budget ─► edge ─► sure? ─► Answer
+                              └─ frame ─► cloud ─► Answer; late, dead or unsure: best exit in hand
+
+The edge and the cloud are given as calls, so that the flow is the same over Ray handles, in one
+process, and in tests.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from xpi_ray.compression.codec import IMAGE_CODEC
+from xpi_ray.errors import DeadlineError, OverloadError, TierLostError, UnavailableError
+from xpi_ray.inference.answer import Answer, Stages, Status
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.cloud import CloudReply
+from xpi_ray.inference.edge import EdgeReply, Pixels
+from xpi_ray.link.frame import Frame, pack
+from xpi_ray.policies.plan import Plan
+from xpi_ray.telemetry.tracing import SpanKind, Tracing
+
+ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
+RECENT_LINKS = 32  # crossings that the look at the budget before sending remembers
+
+
+class EdgeCall(Protocol):
+    """Runs the edge's part somewhere."""
+
+    def __call__(
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+    ) -> Awaitable[EdgeReply]:
+        """Raise TierLostError when the edge is gone and OverloadError when its queue is full."""
+        ...
+
+
+class CloudCall(Protocol):
+    """Runs the cloud's part somewhere."""
+
+    def __call__(
+        self, frame: bytes, thresholds: Sequence[float], budget_ms: float, traceparent: str
+    ) -> Awaitable[CloudReply]:
+        """Raise TierLostError when the cloud is gone and OverloadError when its queue is full."""
+        ...
+
+
+class Flow:
+    """Answers one image at a time; safe to share between concurrent requests of one event loop.
+
+    Args:
+        edge: Runs the edge's part.
+        cloud: Runs the cloud's part.
+        digest: The bundle's identity, for the frame that holds the image itself.
+        tracing: Where the span of the link goes.
+    """
+
+    def __init__(self, edge: EdgeCall, cloud: CloudCall, digest: bytes, tracing: Tracing) -> None:
+        self._edge = edge
+        self._cloud = cloud
+        self._digest = digest
+        self._tracing = tracing
+        self._links_ms: deque[float] = deque(maxlen=RECENT_LINKS)
+
+    async def answer(
+        self, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str = ""
+    ) -> Answer:
+        """Answer one image by its deadline.
+
+        Raises:
+            DeadlineError: The deadline passed before any exit ran.
+            OverloadError: The edge's queue is full.
+            UnavailableError: Neither the edge nor the cloud could run an exit.
+        """
+        stages = Stages()
+        answer = Answer([], Status.BEST_EFFORT, plan.partition, plan.level, plan.version)
+        answer.stages, answer.deadline_ms = stages, budget.given_ms
+        frame = await self._run_edge(answer, pixels, plan, budget, traceparent)
+        if frame:
+            await self._run_cloud(answer, frame, plan, budget, traceparent)
+        if not answer.exits:
+            raise _nothing_in_hand(budget)
+        answer.budget_left_ms = budget.left_ms
+        stages.total_ms = budget.spent_ms
+        return answer
+
+    async def _run_edge(
+        self, answer: Answer, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str
+    ) -> bytes:
+        """Run the edge's part into ``answer`` and return the frame to send, if any."""
+        if plan.partition == 0:
+            return self._image_frame(pixels)
+        started = time.perf_counter()
+        left_ms = budget.left_ms - ANSWER_MS
+        try:
+            call = self._edge(pixels, plan, left_ms, traceparent)
+            reply = await asyncio.wait_for(call, max(left_ms, 0.0) / 1000)
+        except TierLostError:
+            answer.partition = 0  # the cloud may still do it all
+            return self._image_frame(pixels)
+        except TimeoutError:
+            return b""
+        stages = answer.stages
+        stages.edge_ms, stages.encode_ms = reply.edge_ms, reply.encode_ms
+        called_ms = (time.perf_counter() - started) * 1000
+        stages.edge_wait_ms = max(called_ms - reply.edge_ms - reply.encode_ms, 0.0)
+        answer.exits.extend(reply.exits)
+        if reply.complete:
+            answer.status = Status.COMPLETE
+        return reply.frame
+
+    async def _run_cloud(
+        self, answer: Answer, frame: bytes, plan: Plan, budget: Budget, traceparent: str
+    ) -> None:
+        """Run the cloud's part into ``answer``; with an exit in hand, its failure is none."""
+        started = time.perf_counter()
+        left_ms = budget.left_ms - ANSWER_MS
+        if left_ms <= min(self._links_ms, default=0.0):
+            return
+        answer.frame_bytes = len(frame)
+        with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
+            span.set(frame_bytes=len(frame), partition=answer.partition, level=answer.level)
+            try:
+                call = self._cloud(frame, plan.thresholds, left_ms, span.traceparent)
+                reply = await asyncio.wait_for(call, left_ms / 1000)
+            except (TierLostError, OverloadError, TimeoutError) as err:
+                span.set(error=type(err).__name__)
+                return
+        stages = answer.stages
+        stages.cloud_wait_ms, stages.decode_ms = reply.cloud_wait_ms, reply.decode_ms
+        stages.cloud_ms = reply.cloud_ms
+        in_cloud_ms = reply.cloud_wait_ms + reply.decode_ms + reply.cloud_ms
+        stages.link_ms = max((time.perf_counter() - started) * 1000 - in_cloud_ms, 0.0)
+        self._links_ms.append(stages.link_ms)
+        answer.exits.extend(reply.exits)
+        if reply.complete:
+            answer.status = Status.COMPLETE
+
+    def _image_frame(self, pixels: Pixels) -> bytes:
+        channels, height, width = pixels.shape
+        logits = np.empty(0, np.float32)
+        payload = IMAGE_CODEC.encode(pixels)
+        return pack(Frame(self._digest, 0, 0, (channels, height, width), logits, payload))
+
+
+def _nothing_in_hand(budget: Budget) -> DeadlineError | UnavailableError:
+    if budget.allows(ANSWER_MS):
+        return UnavailableError("neither the edge nor the cloud can take requests now; try again")
+    return DeadlineError(
+        f"the deadline of {budget.given_ms:g} ms passed before the first exit could run; "
+        "allow more time"
+    )

@@ -1,0 +1,27 @@
+"""How long each block takes on this machine now: what a look at the budget compares with.
+
+profile ─► Pace ◄─ time of each block that ran
+"""
+
+from collections.abc import Sequence
+
+MEMORY = 0.1  # weight of the newest time; a tenth forgets a slow spell in some twenty requests
+
+
+class Pace:
+    """A running mean for each block, which starts from the profile.
+
+    Args:
+        block_ms: Expected time of blocks 1..N, milliseconds.
+    """
+
+    def __init__(self, block_ms: Sequence[float]) -> None:
+        self._block_ms = list(block_ms)
+
+    def expected_ms(self, block: int) -> float:
+        """The time that block ``block`` (1..N) is expected to take."""
+        return self._block_ms[block - 1]
+
+    def observe(self, block: int, taken_ms: float) -> None:
+        """Learn from one run of block ``block``."""
+        self._block_ms[block - 1] += MEMORY * (taken_ms - self._block_ms[block - 1])

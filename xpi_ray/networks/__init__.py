@@ -1,0 +1,1 @@
+"""Progressive networks: stacks of blocks, each with an exit."""

@@ -1,0 +1,133 @@
+"""One Xpi block, the unit that an edge runs before it looks at its confidence and its budget.
+
+    carry_{i-1} ─► extractor ─► features (n,C,h,w) ─┬─ first k channels ─► branch ─► b_i
+                                                    └─ other C-k ─► carry_i
+    exit_i = α_i · exit_{i-1} + (1-α_i) · b_i,   α_i = sigmoid(w_i / T)
+
+Structure: Xpi (poster), Fig. 1 and 2. Fusion: AgileNN (MobiCom'22), section 3.3.
+"""
+
+from itertools import pairwise
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xpi_ray.config import Frozen
+
+FUSION_TEMPERATURE = 4.0  # T; AgileNN section 3.3 finds 4 to 8 best
+
+
+class BlockSpec(Frozen):
+    """The shape of one block."""
+
+    channels: int = Field(ge=1)
+    """C, the channels that the extractor makes."""
+    branch_channels: int = Field(ge=1)
+    """k, the first channels, which only the branch reads; k = C ends the network."""
+    stride: int = Field(default=1, ge=1, le=2)
+    """Down-sampling of the extractor."""
+    stem_channels: int = Field(default=0, ge=0)
+    """Width of a 3x3 convolution before the extractor's own; 0 leaves it out."""
+    branch_widths: tuple[int, ...] = ()
+    """Widths of the branch's strided 3x3 convolutions, before pooling."""
+
+    @model_validator(mode="after")
+    def _branch_fits(self) -> "BlockSpec":
+        if self.branch_channels > self.channels:
+            raise ValueError(
+                f"branch_channels ({self.branch_channels}) must not exceed channels "
+                f"({self.channels})"
+            )
+        return self
+
+
+class ConvNorm(nn.Sequential):
+    """3x3 convolution and batch norm, which ``fold`` makes one convolution for serving."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def fold(self) -> None:
+        """Merge the batch norm's running statistics into the convolution, in place."""
+        conv, norm = self[0], self[1]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            self[0] = nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm.eval())
+            self[1] = nn.Identity()
+
+
+class Extractor(nn.Module):
+    """Makes a block's features. The carry passes through it on an identity path where sizes allow.
+
+    Keeping the carried channels additive lets later blocks refine what earlier ones found while
+    each block writes k fresh channels for its branch.
+    """
+
+    def __init__(self, in_channels: int, spec: BlockSpec) -> None:
+        super().__init__()
+        self.branch_channels = spec.branch_channels
+        width = spec.stem_channels or in_channels
+        self.stem = ConvNorm(in_channels, width) if spec.stem_channels else None
+        self.conv = ConvNorm(width, spec.channels, spec.stride)
+        carried = spec.channels - spec.branch_channels
+        self.residual = self.stem is None and spec.stride == 1 and carried == in_channels
+
+    def forward(self, carry: Tensor) -> Tensor:
+        """Carry (n, C_in, h, w) to features (n, C, h/stride, w/stride)."""
+        if self.stem is not None:
+            carry = F.relu(self.stem(carry))
+        features: Tensor = self.conv(carry)
+        if self.residual:
+            k = self.branch_channels
+            features = torch.cat([features[:, :k], features[:, k:] + carry], dim=1)
+        return F.relu(features)
+
+
+class Branch(nn.Module):
+    """The small network that turns a block's first k channels into class logits."""
+
+    def __init__(self, spec: BlockSpec, num_classes: int) -> None:
+        super().__init__()
+        widths = (spec.branch_channels, *spec.branch_widths)
+        self.convs = nn.ModuleList(
+            ConvNorm(a, b, stride=2) for a, b in pairwise(widths)
+        )
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, kept: Tensor) -> Tensor:
+        """First channels (n, k, h, w) to logits (n, K)."""
+        for conv in self.convs:
+            kept = F.relu(conv(kept))
+        logits: Tensor = self.classifier(kept.mean(dim=(2, 3)))
+        return logits
+
+
+class XpiBlock(nn.Module):
+    """Extractor, branch and fused exit."""
+
+    def __init__(self, in_channels: int, spec: BlockSpec, num_classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.extractor = Extractor(in_channels, spec)
+        self.branch = Branch(spec, num_classes)
+        self.fusion_weight = nn.Parameter(torch.zeros(()))  # w_i
+
+    @property
+    def alpha(self) -> Tensor:
+        """α_i, the share of the earlier exits in this one, 0..1."""
+        return torch.sigmoid(self.fusion_weight / FUSION_TEMPERATURE)
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, C, h, w) to what the branch reads (n, k, h, w) and the carry."""
+        k = self.spec.branch_channels
+        return features[:, :k], features[:, k:]
+
+    def fuse(self, earlier: Tensor, branch_logits: Tensor) -> Tensor:
+        """Exit i from exit i-1 and this branch's logits, both (n, K); the first has no earlier."""
+        if earlier.shape[1] == 0:
+            return branch_logits
+        return torch.lerp(branch_logits, earlier, self.alpha)

@@ -1,0 +1,17 @@
+"""From a network's kind and spec, as a bundle's manifest holds them, to the network."""
+
+from pydantic import JsonValue
+
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
+
+
+def build(kind: str, spec: JsonValue) -> ProgressiveNetwork:
+    """Build a network with fresh weights.
+
+    Raises:
+        ValueError: The kind is unknown, or the spec does not describe a network of that kind.
+    """
+    if kind != "xpi":
+        raise ValueError(f"unknown kind of network {kind!r}; this version knows: xpi")
+    return XpiNetwork(XpiSpec.model_validate(spec))

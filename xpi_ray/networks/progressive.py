@@ -1,0 +1,69 @@
+"""The one contract that training, serving, profiling and simulation see of a network.
+
+    images ─► start ─► State ─► advance(1) ─► State ─► … ─► advance(N) ─► State
+                                   │                            │
+                                 exit 1                       exit N
+
+Letters: n batch, K classes, C channels, h w height and width, N blocks.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class State(NamedTuple):
+    """All that block i+1 needs after block i; therefore all that a frame on the link holds."""
+
+    carry: Tensor
+    """Features handed on, float32 (n, C-k, h, w); before block 1 the images, uint8 (n, 3, H, W)."""
+    logits: Tensor
+    """The last exit's fused logits, float32 (n, K); before block 1 an empty (n, 0)."""
+
+
+class ProgressiveNetwork(nn.Module, ABC):
+    """A stack of blocks with an exit after each. Subclass it to serve a network of your own."""
+
+    num_classes: int
+    image_size: tuple[int, int]
+    """Height and width of the images that the network takes."""
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """N, the number of blocks and of exits."""
+
+    @abstractmethod
+    def advance(self, state: State, block: int) -> State:
+        """Run one block.
+
+        Args:
+            state: What block ``block - 1`` returned, or ``start`` for block 1.
+            block: The block to run, 1..N.
+        """
+
+    @abstractmethod
+    def carry_shape(self, partition: int) -> tuple[int, int, int]:
+        """(C-k, h, w) of the carry after block ``partition``, 1..N; (3, H, W) for 0."""
+
+    def prepare(self) -> Self:
+        """Make the network ready to serve, in place: eval mode, no gradients."""
+        return self.eval().requires_grad_(False)
+
+    def start(self, images: Tensor) -> State:
+        """Make the state that block 1 takes.
+
+        Args:
+            images: Pixels, uint8 0..255, (n, 3, H, W).
+        """
+        return State(images, images.new_empty((images.shape[0], 0), dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Run the whole network in one call and return the logits of exits 1..N, each (n, K)."""
+        state, exits = self.start(images), []
+        for block in range(1, self.num_blocks + 1):
+            state = self.advance(state, block)
+            exits.append(state.logits)
+        return exits

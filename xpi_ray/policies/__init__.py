@@ -1,0 +1,1 @@
+"""Policies: from an observation of load, link and machines to a plan for each SLO class."""

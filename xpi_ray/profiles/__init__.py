@@ -1,0 +1,1 @@
+"""What a network costs and how sure its exits are, measured."""
