@@ -80,7 +80,5 @@ def scheduler(args: SchedulerArgs) -> Application:
 def _deployment(kind: type, labels: dict[str, str], **options: object) -> Deployment:
     """A plain class as a deployment of its own name, on nodes that carry ``labels``."""
     actor = {"num_cpus": CPUS, "label_selector": labels}
-    made = serve.deployment(
-        kind, name=kind.__name__, ray_actor_options=actor, **HEALTH, **options
-    )
+    made = serve.deployment(kind, name=kind.__name__, ray_actor_options=actor, **HEALTH, **options)
     return cast(Deployment, made)

@@ -9,13 +9,14 @@ import logging
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import ray
 from ray import serve
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_global_client
 from ray.serve.schema import LoggingConfig
 
 from deployments import app
@@ -33,6 +34,16 @@ from deployments.placement import CLOUD, edge_of
 LOOPBACK = "127.0.0.1"
 STORE_BYTES = 100 << 20  # requests travel by value; the object store is hardly used
 CPUS = 8  # what the replicas may ask for; Ray only counts
+
+
+class Replica(NamedTuple):
+    """One running replica, as Serve's controller knows it."""
+
+    app: str
+    deployment: str
+    pid: int
+    labels: dict[str, str]
+    """Of the node that it runs on."""
 
 
 class LocalCluster:
@@ -90,6 +101,24 @@ class LocalCluster:
         if self._cluster is not None:
             self._cluster.shutdown()
         self._folder.cleanup()
+
+    def replicas(self) -> list[Replica]:
+        """Every running replica and the labels of its node."""
+        labels = {node["NodeID"]: node["Labels"] for node in ray.nodes()}
+        controller = _get_global_client()._controller
+        details = ray.get(controller.get_serve_instance_details.remote())
+        return [
+            Replica(app_name, name, replica["pid"], labels.get(replica["node_id"], {}))
+            for app_name, application in details["applications"].items()
+            for name, deployment in application["deployments"].items()
+            for replica in deployment["replicas"]
+            if replica["state"] == "RUNNING"
+        ]
+
+    def add_edge_node(self, site: str) -> None:
+        """Start an edge node of one more site."""
+        assert self._cluster is not None
+        self._cluster.add_node(**_node(edge_of(site)))
 
     def add_cloud_node(self) -> None:
         """Start the cloud node, also again after it was killed."""

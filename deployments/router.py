@@ -20,7 +20,6 @@ from deployments.metrics import Metrics
 from deployments.policy_store import find_store
 from deployments.routes import Routes
 from xpi_ray.api.handlers import Handlers, HttpReply
-from xpi_ray.api.images import MAX_IMAGE_BYTES
 from xpi_ray.api.problem import problem
 from xpi_ray.api.schema import ModelFacts
 from xpi_ray.bundle import Bundle
@@ -36,8 +35,8 @@ from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
 logger = logging.getLogger("ray.serve")
 
-MAX_BODY_BYTES = MAX_IMAGE_BYTES + (1 << 20)  # a form around the largest image
 STORE_TIMEOUT_S = 1.0
+IMAGES_IN_FLIGHT = 8  # of one request, so that a batch does not crowd others out
 RECORDS = 10_000  # kept while no scheduler takes them
 MODEL = "/v2/models/{model}"
 VERSION = MODEL + "/versions/{version}"
@@ -121,22 +120,29 @@ class Router:
         return self._keeper.adopt(book)
 
     async def _classify(self, request: Request) -> HttpReply:
-        body = await _read_body(request)
+        body = await _read_body(request, self._handlers.max_classify_bytes)
         # Decoding a large photo takes long enough to hold others up.
         call = await asyncio.to_thread(
             self._handlers.parse_classify, _headers(request), request.url.query, body
         )
-        answer = await self._answer(
-            request, call.image, call.deadline.ms, call.decode_image_ms
-        )
+        answer = await self._answer(request, call.image, call.deadline.ms, call.decode_image_ms)
         return self._handlers.render_classify(call, answer)
 
     async def _infer(self, request: Request, model: str, version: str | None = None) -> HttpReply:
-        body = await _read_body(request)
+        body = await _read_body(request, self._handlers.max_infer_bytes)
         call = self._handlers.parse_infer(model, version, _headers(request), body)
-        answers = await asyncio.gather(
-            *(self._answer(request, image, call.deadline.ms) for image in call.images)
-        )
+        turn = asyncio.Semaphore(IMAGES_IN_FLIGHT)
+
+        async def answer(pixels: Pixels) -> Answer:
+            async with turn:
+                return await self._answer(request, pixels, call.deadline.ms)
+
+        try:
+            async with asyncio.TaskGroup() as group:  # one that fails ends the others
+                tasks = [group.create_task(answer(image)) for image in call.images]
+        except* RequestError as errors:
+            raise errors.exceptions[0] from None
+        answers = [task.result() for task in tasks]
         return self._handlers.render_infer(call, answers)
 
     async def _answer(
@@ -223,17 +229,17 @@ def _headers(request: Request) -> Mapping[str, str]:
     return {name.lower(): value for name, value in request.headers.items()}
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, limit_bytes: int) -> bytes:
     """Read the body, and no more of it than is allowed.
 
     Raises:
-        TooLargeError: It is larger than ``MAX_BODY_BYTES``.
+        TooLargeError: It is larger than ``limit_bytes``.
     """
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise TooLargeError(f"the body must be at most {MAX_BODY_BYTES} bytes; it is larger")
+        if size > limit_bytes:
+            raise TooLargeError(f"the body must be at most {limit_bytes} bytes; it is larger")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -41,7 +41,8 @@ class Routes:
             NotFoundError: No route has the path.
             MethodNotAllowedError: One has it, with other methods.
         """
-        path, allowed = request.url.path, []
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        allowed = []
         for route in self._routes:
             match = route.path.fullmatch(path)
             if match and route.method == request.method:

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from xpi_ray.config import Frozen
-from xpi_ray.errors import BundleError
+from xpi_ray.errors import BundleError, PlanError
 from xpi_ray.networks.builder import build
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.policies.plan import Plan
@@ -96,6 +96,9 @@ class Manifest(Frozen):
         for name, profile in self.profiles.items():
             if len(profile.block_ms) != blocks:
                 raise ValueError(f"profile {name!r} must have {blocks} block times")
+        for calibration in self.calibrations:
+            if len(calibration.thresholds) != blocks:
+                raise ValueError(f"every calibration must have {blocks} thresholds")
         if "default" not in self.profiles:
             raise ValueError("there must be a profile named 'default'")
         return self
@@ -129,7 +132,7 @@ class Bundle:
             network.load_state_dict(load_tensors(files[WEIGHTS]))
             outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
             manifest.static_plan.check(network.num_blocks, len(outcomes.frame_bytes))
-        except (SafetensorError, KeyError, ValueError, RuntimeError) as err:
+        except (SafetensorError, PlanError, KeyError, ValueError, RuntimeError) as err:
             raise BundleError(f"{folder} does not hold together: {err}") from err
         if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
             raise BundleError(

@@ -17,7 +17,7 @@ import numpy as np
 
 from xpi_ray.compression.codec import IMAGE_CODEC
 from xpi_ray.errors import DeadlineError, OverloadError, TierLostError, UnavailableError
-from xpi_ray.inference.answer import Answer, Stages, Status
+from xpi_ray.inference.answer import Answer, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels
@@ -26,6 +26,7 @@ from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
 ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
+REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
 RECENT_LINKS = 32  # crossings that the look at the budget before sending remembers
 
 
@@ -64,6 +65,7 @@ class Flow:
         self._cloud = cloud
         self._digest = digest
         self._tracing = tracing
+        self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
         self._links_ms: deque[float] = deque(maxlen=RECENT_LINKS)
 
     async def answer(
@@ -83,7 +85,12 @@ class Flow:
         if frame:
             await self._run_cloud(answer, frame, plan, budget, traceparent)
         if not answer.exits:
-            raise _nothing_in_hand(budget)
+            if frame and budget.allows(ANSWER_MS):
+                raise UnavailableError("neither edge nor cloud can take requests now; try again")
+            raise DeadlineError(
+                f"the deadline of {budget.given_ms:g} ms does not allow the first exit; "
+                "allow more time"
+            )
         answer.budget_left_ms = budget.left_ms
         stages.total_ms = budget.spent_ms
         return answer
@@ -92,7 +99,8 @@ class Flow:
         self, answer: Answer, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str
     ) -> bytes:
         """Run the edge's part into ``answer`` and return the frame to send, if any."""
-        if plan.partition == 0:
+        if plan.partition == 0 or self._rests(Tier.EDGE):
+            answer.partition = 0
             return self._image_frame(pixels)
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
@@ -100,6 +108,7 @@ class Flow:
             call = self._edge(pixels, plan, left_ms, traceparent)
             reply = await asyncio.wait_for(call, max(left_ms, 0.0) / 1000)
         except TierLostError:
+            self._rest(Tier.EDGE)
             answer.partition = 0  # the cloud may still do it all
             return self._image_frame(pixels)
         except TimeoutError:
@@ -119,7 +128,7 @@ class Flow:
         """Run the cloud's part into ``answer``; with an exit in hand, its failure is none."""
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
-        if left_ms <= min(self._links_ms, default=0.0):
+        if left_ms <= min(self._links_ms, default=0.0) or self._rests(Tier.CLOUD):
             return
         answer.frame_bytes = len(frame)
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
@@ -129,6 +138,8 @@ class Flow:
                 reply = await asyncio.wait_for(call, left_ms / 1000)
             except (TierLostError, OverloadError, TimeoutError) as err:
                 span.set(error=type(err).__name__)
+                if isinstance(err, TierLostError):
+                    self._rest(Tier.CLOUD)
                 return
         stages = answer.stages
         stages.cloud_wait_ms, stages.decode_ms = reply.cloud_wait_ms, reply.decode_ms
@@ -140,17 +151,16 @@ class Flow:
         if reply.complete:
             answer.status = Status.COMPLETE
 
+    def _rest(self, tier: Tier) -> None:
+        """Leave a tier alone for a while: a call to one that is gone waits for its deadline."""
+        self._rests_until_s[tier] = time.perf_counter() + REST_S
+
+    def _rests(self, tier: Tier) -> bool:
+        return time.perf_counter() < self._rests_until_s[tier]
+
     def _image_frame(self, pixels: Pixels) -> bytes:
         channels, height, width = pixels.shape
         logits = np.empty(0, np.float32)
         payload = IMAGE_CODEC.encode(pixels)
         return pack(Frame(self._digest, 0, 0, (channels, height, width), logits, payload))
 
-
-def _nothing_in_hand(budget: Budget) -> DeadlineError | UnavailableError:
-    if budget.allows(ANSWER_MS):
-        return UnavailableError("neither the edge nor the cloud can take requests now; try again")
-    return DeadlineError(
-        f"the deadline of {budget.given_ms:g} ms passed before the first exit could run; "
-        "allow more time"
-    )

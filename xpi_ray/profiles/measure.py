@@ -68,6 +68,7 @@ def measure_profile(
                     times[block - 1].append((time.perf_counter() - started) * 1000)
                 if run >= WARM_UPS and block < network.num_blocks:
                     codec_ms.append(_time_codec(LADDER[level], state))
+    codec_ms = codec_ms or [(0.0, 0.0)]  # a single block has no carry to code
     return Profile(
         machine=f"{platform.machine()} {platform.system()}, torch {torch.__version__}",
         threads=torch.get_num_threads(),
@@ -90,9 +91,10 @@ def measure_outcomes(
         network: Prepared for serving.
         images: uint8 (n, 3, H, W).
         labels: int64 (n,).
-        resumed: m, the samples that are encoded at every level after every block.
+        resumed: m, the samples that are encoded at every level after every block; at most all.
         track: Shows progress.
     """
+    resumed = min(resumed, len(images))
     chunks = [
         [network.start(part), *_states(network, network.start(part), 1)]
         for part in images.split(CHUNK)

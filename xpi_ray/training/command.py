@@ -1,4 +1,4 @@
-"""`xpi train`: from a data set to a trained network in a run's folder."""
+"""`xpi train`: from a data set to a trained network, and a bundle of it, in a run's folder."""
 
 import json
 from collections.abc import Iterable
@@ -16,9 +16,10 @@ from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import load
 from xpi_ray.training.objectives import JointCrossEntropy, rising_weights
+from xpi_ray.training.packing import pack
 from xpi_ray.training.trainer import Trainer, TrainingConfig
 
-NETWORK = "network.json"  # the spec, beside the trainer's own files
+BUNDLE = "bundle"  # folder of the bundle, beside the trainer's own files
 FIRST_EXIT_WEIGHT = 0.3
 
 EXAMPLES = """
@@ -39,6 +40,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     peak_learning_rate: Annotated[float, typer.Option()] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
+    version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -57,8 +59,6 @@ def train(
     spec = xpi12(len(splits.classes), (height, width), mean, std)
     network = XpiNetwork(spec)
     objective = JointCrossEntropy(rising_weights(network.num_blocks, FIRST_EXIT_WEIGHT))
-    output.mkdir(parents=True, exist_ok=True)
-    (output / NETWORK).write_text(spec.model_dump_json(indent=2) + "\n")
     with Progress(console=Console(stderr=True)) as progress:
 
         def track(
@@ -70,13 +70,19 @@ def train(
         if resume:
             trainer.resume()
         accuracies = trainer.run(splits.train, splits.validation)
+        bundle = pack(
+            network, splits, version, lambda items, what: progress.track(items, description=what)
+        )
+    bundle.save(output / BUNDLE)
     if as_json:
-        typer.echo(json.dumps({"folder": str(output), "validation_accuracy": accuracies}))
+        found = {"bundle": str(output / BUNDLE), "validation_accuracy": accuracies}
+        typer.echo(json.dumps(found))
         return
-    table = Table("exit", "validation accuracy", title=f"{dataset}, {epochs} epochs, in {output}")
+    table = Table("exit", "validation accuracy", title=f"{dataset}, {epochs} epochs")
     for number, accuracy in enumerate(accuracies, start=1):
         table.add_row(str(number), f"{accuracy:.2%}")
     Console().print(table)
+    typer.echo(f"xpi serve --bundle {output / BUNDLE}")
 
 
 def colour_statistics(

@@ -12,9 +12,11 @@ import os
 import tarfile
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -120,8 +122,19 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _read_sheets(path: Path) -> Split:
-    """Read images kept as lossless sheets, in the order of the official split."""
-    with np.load(path) as file:
+    """Read images kept as lossless sheets, in the order of the official split.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        return _decode_sheets(path)
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as err:
+        raise DataError(f"{path} cannot be read ({err}); get the data set anew") from err
+
+
+def _decode_sheets(path: Path) -> Split:
+    with path.open("rb") as opened, np.load(opened) as file:
         data, offsets = file["sheets"].tobytes(), file["sheet_offsets"]
         _, height, width, channels = (int(size) for size in file["shape"])
         sheets = [
@@ -143,7 +156,7 @@ def _fetch_cifar10() -> Path:
         try:
             with urllib.request.urlopen(CIFAR10_ARCHIVE_URL, timeout=60) as answer:
                 data = answer.read(CIFAR10_ARCHIVE_BYTES + 1)
-        except OSError as err:
+        except (OSError, HTTPException) as err:
             raise DataError(
                 f"CIFAR-10 is not in $XPI_DATA_DIR, and {CIFAR10_ARCHIVE_URL} cannot be fetched "
                 f"({err}); fetch it elsewhere and put it at {path}"
@@ -169,9 +182,9 @@ def _read_cifar10_archive(path: Path) -> tuple[Split, Split]:
 
 
 def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
-    member = archive.extractfile(name)
+    member = archive.extractfile(name) if name in archive.getnames() else None
     if member is None:
-        raise DataError(f"the CIFAR-10 archive has no {name}")
+        raise DataError(f"the CIFAR-10 archive has no file {name}")
     return member.read()
 
 

@@ -82,8 +82,19 @@ class Trainer:
         )
 
     def run(self, train: Split, validation: Split) -> list[float]:
-        """Train the epochs that are left and return the validation accuracy of every exit."""
+        """Train the epochs that are left and return the validation accuracy of every exit.
+
+        Raises:
+            DataError: The training split does not fill one batch.
+        """
+        if len(train.labels) < self.config.batch_size:
+            raise DataError(
+                f"a batch of {self.config.batch_size} needs as many training images, got "
+                f"{len(train.labels)}; use a smaller batch"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.epoch == 0:
+            (self.folder / LOG).unlink(missing_ok=True)  # of a run that this one replaces
         (self.folder / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
         accuracies = exit_accuracies(self.network, validation) if self._finished() else []
         while not self._finished():
@@ -109,8 +120,11 @@ class Trainer:
                 f"{path} was made with other settings ({saved['config']}); use the same ones, "
                 "or another folder"
             )
-        self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        try:
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as err:  # missing names or other shapes; other groups
+            raise DataError(f"{path} was made with another network: {err}") from err
         self.epoch = saved["epoch"]
 
     def _finished(self) -> bool:

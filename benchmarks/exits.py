@@ -1,0 +1,70 @@
+"""How accurate is each exit on the test split, and what does it cost to get there?
+
+    python -m benchmarks.exits [--bundle FOLDER]
+
+Writes ``benchmarks/results/exits_cifar10.json``. The only use of the test split besides other
+benchmarks: nothing is chosen on it.
+"""
+
+import argparse
+import math
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from benchmarks.result import write
+from xpi_ray.bundle import Bundle
+from xpi_ray.compression.codec import LADDER
+from xpi_ray.link.frame import Frame, pack
+from xpi_ray.networks.progressive import State
+from xpi_ray.training.data import load
+
+CHUNK = 250
+FRAMES = 1_000  # images whose carries are encoded for the mean frame size
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", help="folder of a bundle; the default one if left out")
+    bundle = Bundle.load(parser.parse_args().bundle)
+    network = bundle.network.prepare()
+    test = load("cifar10").test
+    hits = np.zeros(network.num_blocks)
+    sizes: list[list[list[int]]] = [[[] for _ in LADDER] for _ in range(network.num_blocks)]
+    for start in track(range(0, len(test.labels), CHUNK), "test images"):
+        state = network.start(test.images[start : start + CHUNK])
+        for block in range(1, network.num_blocks + 1):
+            state = network.advance(state, block)
+            right = state.logits.argmax(1) == test.labels[start : start + CHUNK]
+            hits[block - 1] += int(right.sum())
+            if start < FRAMES and block < network.num_blocks:
+                _add_frame_sizes(state, block, sizes[block - 1])
+    rows = []
+    for block in range(1, network.num_blocks + 1):
+        row: dict[str, object] = {
+            "exit": block,
+            "accuracy": round(hits[block - 1] / len(test.labels), 4),
+            "cumulative_macs": bundle.manifest.macs[block - 1],
+            "carry_elements": math.prod(network.carry_shape(block)),
+        }
+        if block == network.num_blocks:
+            row["carry_elements"] = 0  # nothing is sent after the last block
+        for level, per_image in enumerate(sizes[block - 1]):
+            row[f"frame_bytes_level_{level}"] = round(float(np.mean(per_image or [0])), 1)
+        rows.append(row)
+    settings = {"bundle": bundle.digest.hex(), "images": len(test.labels), "frames": FRAMES}
+    print(write("exits_cifar10", settings, rows))
+
+
+def _add_frame_sizes(state: State, block: int, sizes: list[list[int]]) -> None:
+    for carry, logits in zip(state.carry.numpy(), state.logits.numpy(), strict=True):
+        for level, codec in enumerate(LADDER):
+            frame = Frame(bytes(8), block, level, carry.shape, logits, codec.encode(carry))
+            sizes[level].append(len(pack(frame)))
+
+
+if __name__ == "__main__":
+    main()

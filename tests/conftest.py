@@ -1,0 +1,114 @@
+"""What tests of several packages share: a small network, its bundle, and the data sets."""
+
+import pytest
+import torch
+from torch import nn
+
+from xpi_ray.networks.block import BlockSpec
+from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
+from xpi_ray.training.data import Split, Splits, data_folder, load
+from xpi_ray.training.packing import pack
+
+
+@pytest.fixture(scope="session")
+def spec():
+    """Four blocks, five classes, images higher than wide, odd sizes on the way, one residual."""
+    blocks = (
+        BlockSpec(channels=10, branch_channels=4, stem_channels=3, stride=2, branch_widths=(5,)),
+        BlockSpec(channels=8, branch_channels=2, branch_widths=(4, 6)),
+        BlockSpec(channels=11, branch_channels=4, stride=2),
+        BlockSpec(channels=9, branch_channels=9),
+    )
+    return XpiSpec(
+        num_classes=5, image_size=(10, 6), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), blocks=blocks
+    )
+
+
+@pytest.fixture(scope="session")
+def make_network():
+    """Makes a network, in eval mode and not folded, whose every weight and statistic matters."""
+
+    def make(spec, seed=0):
+        torch.manual_seed(seed)
+        network = XpiNetwork(spec).eval().requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.1, 0.4)
+                module.weight.uniform_(0.7, 1.5)
+                module.bias.normal_(0, 0.3)
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0, 1.0)
+        for number in range(1, network.num_blocks + 1):
+            network.block(number).fusion_weight.fill_(number - 2.0)
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def network(spec, make_network):
+    """A small network, prepared for serving; not to be changed."""
+    return make_network(spec).prepare()
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Twelve images of noise for the small network, uint8 (12, 3, 10, 6)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (12, 3, 10, 6), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def splits(images):
+    """A data set of noise for the small network; validation has 12 images."""
+    labels = torch.arange(len(images)) % 5
+    return Splits(
+        "noise", tuple("abcde"), Split(images, labels), Split(images, labels), Split(images, labels)
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle(spec, make_network, splits):
+    """The small network as a bundle that was not saved yet; not to be changed."""
+    return pack(make_network(spec), splits, "7")
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(bundle, tmp_path_factory):
+    """The small bundle, saved; not to be changed."""
+    folder = tmp_path_factory.mktemp("bundle")
+    bundle.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """The real CIFAR-10, where it lies at hand; nothing is fetched."""
+    if data_folder() is None:
+        pytest.skip(
+            "no cifar10_train.npz in $XPI_DATA_DIR or ../shared/data; set XPI_DATA_DIR to a "
+            "folder that holds it"
+        )
+    return load("cifar10")
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        """The time."""
+        return self.now_s
+
+    def sleep_ms(self, ms):
+        """Let time pass."""
+        self.now_s += ms / 1000
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still until told otherwise."""
+    return Clock()

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from xpi_ray.networks.progressive import ProgressiveNetwork, State
+
+
+class Doubling(ProgressiveNetwork):
+    """A user's own network: block i doubles the carry, exit i tells its mean and its block."""
+
+    num_classes = 2
+    image_size = (2, 2)
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Linear(1, 1)
+
+    @property
+    def num_blocks(self):
+        """Three."""
+        return 3
+
+    def carry_shape(self, partition):
+        """Always that of the image."""
+        return (3, 2, 2)
+
+    def advance(self, state, block):
+        """Double."""
+        carry = 2 * state.carry.float()
+        mean = carry.mean(dim=(1, 2, 3))
+        return State(carry, torch.stack([mean, torch.full_like(mean, block)], dim=1))
+
+
+def test_a_network_of_ones_own_fits_by_the_contract():
+    """Forward runs the blocks in order, each on what the one before it left."""
+    images = torch.ones(2, 3, 2, 2, dtype=torch.uint8)
+    exits = Doubling()(images)
+    assert [exit_.tolist() for exit_ in exits] == [[[2, 1]] * 2, [[4, 2]] * 2, [[8, 3]] * 2]
+
+
+def test_the_start_holds_the_images_and_no_exit():
+    """Before block 1 the carry is the images themselves, and the logits are empty."""
+    images = torch.zeros(5, 3, 2, 2, dtype=torch.uint8)
+    state = Doubling().start(images)
+    assert state.carry is images
+    assert (state.logits.shape, state.logits.dtype) == ((5, 0), torch.float32)
+
+
+def test_preparing_freezes():
+    """A prepared network is in eval mode and asks for no gradients."""
+    network = Doubling().train().prepare()
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_contract_must_be_met():
+    """A network without blocks cannot be made."""
+    with pytest.raises(TypeError, match="abstract"):
+        ProgressiveNetwork()

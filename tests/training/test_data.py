@@ -1,0 +1,286 @@
+import hashlib
+import io
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from xpi_ray.errors import DataError
+from xpi_ray.training import data
+from xpi_ray.training.data import CIFAR10_CLASSES, CROP_PADDING, Split, augment, batches, load
+
+RECORDS = 4  # in each file of the archive that tests make
+MEMBERS = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def records(seed):
+    """Return labels, planes and the bytes of a few records, as the official file lays them out."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, RECORDS, np.uint8)
+    planes = rng.integers(0, 256, (RECORDS, 3, 32, 32), np.uint8)
+    data = b"".join(bytes([label]) + p.tobytes() for label, p in zip(labels, planes, strict=True))
+    return labels, planes, data
+
+
+def archive(members=MEMBERS):
+    """Return the bytes of an archive with the official layout."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for seed, name in enumerate(members):
+            content = records(seed)[2]
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A machine without data sets, whose home is empty."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XPI_DATA_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def served(nowhere, monkeypatch):
+    """Returns a function that serves bytes over HTTP in the official archive's place."""
+    servers = []
+
+    def serve(content, declared=None, status=b"HTTP/1.0 200 OK"):
+        asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.wfile.write(status + b"\r\n\r\n" + content)
+
+            def log_message(self, format, *args):  # noqa: A002
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        servers.append((server, thread))
+        url = f"http://127.0.0.1:{server.server_address[1]}/cifar-10-binary.tar.gz"
+        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_URL", url)
+        declared = content if declared is None else declared
+        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_BYTES", len(declared))
+        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_SHA256", hashlib.sha256(declared).hexdigest())
+        monkeypatch.setattr(data, "VALIDATION_IMAGES", 5)
+        return asked
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_official_archive_is_fetched_once(served):
+    """Without data at hand the archive comes by HTTP, each pixel in its place, and is kept."""
+    asked = served(archive())
+    splits = load("cifar10")
+    assert len(splits.train.labels) == 5 * RECORDS - 5
+    assert len(splits.validation.labels) == 5
+    labels, planes, _ = records(5)
+    assert (splits.test.images.numpy() == planes).all()
+    assert splits.test.labels.tolist() == labels.tolist()
+    again = load("cifar10")
+    assert torch.equal(again.train.images, splits.train.images)
+    assert len(asked) == 1
+
+
+def test_train_and_validation_are_the_official_training_files(served):
+    """Together they hold each record of the five files once."""
+    served(archive())
+    splits = load("cifar10")
+    parts = [splits.train, splits.validation]
+    found = sorted(
+        (int(label), image.numpy().tobytes())
+        for part in parts
+        for label, image in zip(part.labels, part.images, strict=True)
+    )
+    expected = sorted(
+        (int(label), plane.tobytes())
+        for seed in range(5)
+        for label, plane in zip(*records(seed)[:2], strict=True)
+    )
+    assert found == expected
+
+
+def test_another_archive_is_refused(served, nowhere):
+    """A file of another checksum is not read; the message says which file to delete."""
+    served(b"not the archive", declared=archive())
+    with pytest.raises(DataError, match=r"damaged: expected sha256 .*; delete it"):
+        load("cifar10")
+
+
+def test_no_more_is_read_than_the_archive_has(served, nowhere):
+    """A server that sends without end costs one byte more than the archive."""
+    genuine = archive()
+    served(genuine + bytes(1 << 20), declared=genuine)
+    with pytest.raises(DataError, match="damaged"):
+        load("cifar10")
+    (kept,) = (nowhere / "home" / ".cache" / "xpi_ray").iterdir()
+    assert kept.stat().st_size == len(genuine) + 1
+
+
+@pytest.mark.parametrize("status", [b"HTTP/1.0 404 Not Found", b"SMTP ready"])
+def test_a_failed_download_says_what_to_do(served, status):
+    """A refusal, and an answer that is no HTTP, name the URL and the place for the file."""
+    served(b"", status=status)
+    with pytest.raises(DataError, match=r"(?s)127.0.0.1.* cannot be fetched .* put it at .*\.tar\.gz"):
+        load("cifar10")
+
+
+def test_an_unreachable_server_says_what_to_do(nowhere, monkeypatch):
+    """Nothing listens: the message names the variable, and nothing is left behind."""
+    monkeypatch.setattr(data, "CIFAR10_ARCHIVE_URL", "http://127.0.0.1:1/x")
+    with pytest.raises(DataError, match=r"\$XPI_DATA_DIR"):
+        load("cifar10")
+    assert not list((nowhere / "home" / ".cache" / "xpi_ray").iterdir())
+
+
+def test_an_archive_without_a_file_is_refused(served):
+    """The message names the file that is missing."""
+    served(archive(MEMBERS[:-1]))
+    with pytest.raises(DataError, match="test_batch"):
+        load("cifar10")
+
+
+def test_an_unknown_data_set_is_refused():
+    """The message names what came and what is known."""
+    with pytest.raises(DataError, match="'mnist'; known: cifar10"):
+        load("mnist")
+
+
+def sheets(path, pixels, labels, heights):
+    """Write images (n, h, w, 3) as lossless sheets of the given numbers of images."""
+    files, start = [], 0
+    for count in heights:
+        part = pixels[start : start + count]
+        buffer = io.BytesIO()
+        Image.fromarray(part.reshape(-1, part.shape[2], 3)).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+        start += count
+    np.savez(
+        path,
+        sheets=np.frombuffer(b"".join(files), np.uint8),
+        sheet_offsets=np.cumsum([0, *map(len, files)]),
+        shape=np.array(pixels.shape),
+        labels=labels,
+    )
+
+
+def test_a_folder_with_the_data_is_read_first(nowhere, monkeypatch):
+    """$XPI_DATA_DIR comes before any download; rows, columns and colours stay in place."""
+    rng = np.random.default_rng(0)
+    folder = nowhere / "data"
+    folder.mkdir()
+    pixels = rng.integers(0, 256, (7, 3, 2, 3), np.uint8)
+    sheets(folder / "cifar10_train.npz", pixels, np.arange(7), [4, 3])
+    sheets(folder / "cifar10_test.npz", pixels[::-1], np.arange(7), [7])
+    monkeypatch.setenv("XPI_DATA_DIR", str(folder))
+    monkeypatch.setattr(data, "VALIDATION_IMAGES", 2)
+    splits = load("cifar10")
+    assert splits.test.images.dtype == torch.uint8
+    assert (splits.test.images.numpy() == pixels[::-1].transpose(0, 3, 1, 2)).all()
+    for part in (splits.train, splits.validation):
+        for image, label in zip(part.images, part.labels, strict=True):
+            assert (image.numpy() == pixels[int(label)].transpose(2, 0, 1)).all()
+    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == [*range(7)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_folder_is_named(nowhere, monkeypatch, content):
+    """A file of the folder that is missing or cut off is named, not a traceback."""
+    np_file = nowhere / "cifar10_train.npz"
+    sheets(np_file, np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1), [1])
+    if content is not None:
+        (nowhere / "cifar10_test.npz").write_bytes(content)
+    monkeypatch.setenv("XPI_DATA_DIR", str(nowhere))
+    with pytest.raises(DataError, match="cifar10_test.npz"):
+        load("cifar10")
+
+
+def test_the_real_data_set_has_its_official_sizes(cifar10):
+    """45,000 + 5,000 + 10,000 images of ten classes; test has 1,000 of each."""
+    parts = cifar10.train, cifar10.validation, cifar10.test
+    assert [tuple(part.images.shape) for part in parts] == [
+        (n, 3, 32, 32) for n in (45_000, 5_000, 10_000)
+    ]
+    assert cifar10.classes == CIFAR10_CLASSES
+    assert cifar10.test.labels.bincount().tolist() == [1_000] * 10
+    official = torch.cat([cifar10.train.labels, cifar10.validation.labels])
+    assert official.bincount().tolist() == [5_000] * 10
+
+
+def test_the_real_split_is_fixed_by_its_seed(cifar10):
+    """Validation is what it always was, so that thresholds chosen on it stay comparable."""
+    with np.load(data.data_folder() / "cifar10_train.npz") as file:
+        official = file["labels"]
+    order = np.random.default_rng(20_240).permutation(50_000)
+    assert (cifar10.validation.labels.numpy() == official[order[:5_000]]).all()
+    assert (cifar10.train.labels.numpy() == official[order[5_000:]]).all()
+    assert order[:4].tolist() == FIRST
+
+
+def pixels_of(image):
+    """The set of an image's pixels."""
+    return {tuple(pixel) for pixel in image.flatten(1).T.tolist()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 4),
+    height=st.integers(CROP_PADDING + 1, 9),
+    width=st.integers(CROP_PADDING + 1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_augmenting_invents_no_pixel(n, height, width, seed):
+    """Shape and type stay, and each pixel of an augmented image is one of its original."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(
+        0, 256, (n, 3, height, width), generator=generator, dtype=torch.uint8
+    )
+    augmented = augment(images, generator)
+    assert (augmented.shape, augmented.dtype) == (images.shape, images.dtype)
+    for before, after in zip(images, augmented, strict=True):
+        assert pixels_of(after) <= pixels_of(before)
+
+
+def test_augmented_images_are_crops_of_the_padded_one():
+    """Each is a window of the reflected image, mirrored or not, and all windows occur."""
+    image = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(1, 3, 8, 8)
+    padded = np.pad(image[0].numpy(), [(0, 0), (4, 4), (4, 4)], mode="reflect")
+    windows = {}
+    for top in range(9):
+        for left in range(9):
+            window = padded[:, top : top + 8, left : left + 8]
+            windows[window.tobytes()] = (top, left, False)
+            windows[window[:, :, ::-1].tobytes()] = (top, left, True)
+    generator = torch.Generator().manual_seed(0)
+    found = augment(image.expand(3_000, -1, -1, -1), generator).numpy()
+    places = {windows[each.tobytes()] for each in found}
+    assert places == set(windows.values())
+
+
+def test_batches_are_full_shuffled_and_labelled():
+    """An epoch shows each image at most once, with its own label, and leaves the odd ones out."""
+    values = torch.arange(23, dtype=torch.uint8)
+    split = Split(values.view(-1, 1, 1, 1).expand(-1, 3, 6, 6), values.long())
+    seen = []
+    for images, labels in batches(split, 5, torch.Generator().manual_seed(0)):
+        assert images.shape == (5, 3, 6, 6)
+        assert torch.equal(images[:, 0, 0, 0].long(), labels)
+        seen += labels.tolist()
+    assert len(seen) == len(set(seen)) == 20
+    assert seen != sorted(seen)
