@@ -5,7 +5,7 @@ One application per site (router and edge executor), one for the cloud, one for 
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from xpi_ray.config import Frozen
 from xpi_ray.policies.plan import SloClass
@@ -53,6 +53,13 @@ class SiteArgs(Frozen):
     """Requests that may wait beyond these; the next one gets a 429."""
     report_period_s: float = Field(default=1.0, gt=0)
     """How often a router sends its records to the scheduler."""
+
+    @field_validator("site")
+    @classmethod
+    def _application_name_is_free(cls, site: str) -> str:
+        if site_app_name(site) in (CLOUD_APP, SCHEDULER_APP):
+            raise ValueError(f"a site may not be named {site!r}: its application would not be one")
+        return site
 
 
 class CloudArgs(Frozen):

@@ -7,15 +7,20 @@ loop halve a hop between replicas. cluster.yaml sets the same flags by hand.
 """
 
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Literal
 
 from ray.serve._private.haproxy import get_haproxy_binary
 
+from xpi_ray.link.frame import MAX_FRAME_BYTES
+
 Proxy = Literal["haproxy", "python"]
 
 FAST = {
+    # The largest frame, with room for what travels beside it.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_FRAME_BYTES + (1 << 20)),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
@@ -30,9 +35,8 @@ HEALTH = {
     "RAY_health_check_timeout_ms": "500",
     "RAY_health_check_failure_threshold": "3",
 }
-# For a cluster of one user on one machine, all of whose ports are on loopback.
+# For a cluster of one user on one machine.
 LOCAL = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -57,7 +61,16 @@ def flags(proxy: Proxy) -> dict[str, str]:
 
 def local_flags(proxy: Proxy, folder: Path) -> dict[str, str]:
     """The environment for a cluster on this machine alone, whose files lie in ``folder``."""
-    environment = {**flags(proxy), **LOCAL}
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    environment = {
+        **flags(proxy),
+        **LOCAL,
+        # Ray's processes talk to each other in pickles: only to those who know the token.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+    }
     if proxy == "haproxy":
         wrapper = folder / "haproxy"
         wrapper.write_text(_LOOPBACK_HAPROXY.format(binary=get_haproxy_binary()))

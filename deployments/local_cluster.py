@@ -6,6 +6,7 @@ The edge is the head so that the ingress survives the cloud node, as it does in 
 """
 
 import logging
+import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import ray
 from ray import serve
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
@@ -60,6 +62,7 @@ class LocalCluster:
         self.port = port
         self.proxy = proxy
         self._folder = tempfile.TemporaryDirectory(prefix="xpi-")
+        self._environment = dict(os.environ)
         self._cluster: Cluster | None = None
         self._cloud_node: Any = None
 
@@ -70,6 +73,8 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         apply(local_flags(self.proxy, Path(self._folder.name)))
+        Config.initialize("")  # Ray read its settings when it was imported
+        AuthenticationTokenLoader.instance().reset_cache()
         self._cluster = Cluster(
             initialize_head=True, connect=False, head_node_args=_node(edge_of(self.site))
         )
@@ -101,6 +106,8 @@ class LocalCluster:
         if self._cluster is not None:
             self._cluster.shutdown()
         self._folder.cleanup()
+        os.environ.clear()
+        os.environ.update(self._environment)
 
     def replicas(self) -> list[Replica]:
         """Every running replica and the labels of its node."""

@@ -8,6 +8,7 @@ process, and in tests.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -16,7 +17,14 @@ from typing import Protocol
 import numpy as np
 
 from xpi_ray.compression.codec import IMAGE_CODEC
-from xpi_ray.errors import DeadlineError, OverloadError, TierLostError, UnavailableError
+from xpi_ray.errors import (
+    CodecError,
+    DeadlineError,
+    FrameError,
+    OverloadError,
+    TierLostError,
+    UnavailableError,
+)
 from xpi_ray.inference.answer import Answer, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
@@ -24,6 +32,8 @@ from xpi_ray.inference.edge import EdgeReply, Pixels
 from xpi_ray.link.frame import Frame, pack
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
+
+logger = logging.getLogger(__name__)
 
 ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
@@ -136,10 +146,12 @@ class Flow:
             try:
                 call = self._cloud(frame, plan.thresholds, left_ms, span.traceparent)
                 reply = await asyncio.wait_for(call, left_ms / 1000)
-            except (TierLostError, OverloadError, TimeoutError) as err:
+            except (TierLostError, OverloadError, FrameError, CodecError, TimeoutError) as err:
                 span.set(error=type(err).__name__)
                 if isinstance(err, TierLostError):
                     self._rest(Tier.CLOUD)
+                elif isinstance(err, FrameError | CodecError):
+                    logger.error("the cloud refused a frame: %s", err)
                 return
         stages = answer.stages
         stages.cloud_wait_ms, stages.decode_ms = reply.cloud_wait_ms, reply.decode_ms

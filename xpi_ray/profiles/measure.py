@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xpi_ray.compression.codec import IMAGE_CODEC, LADDER, Codec
 from xpi_ray.exits.confidence import normalised_entropy
-from xpi_ray.link.frame import Frame, pack
+from xpi_ray.link.frame import HEADER_BYTES, Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
@@ -108,7 +108,7 @@ def measure_outcomes(
     resumed_entropy = np.broadcast_to(entropy[:resumed], shape).copy()
     resumed_correct = np.broadcast_to(correct[:resumed], shape).copy()
     frame_bytes = np.zeros((levels, n_blocks), np.float32)
-    frame_bytes[:, 0] = np.mean(
+    frame_bytes[:, 0] = HEADER_BYTES + np.mean(
         [len(IMAGE_CODEC.encode(image)) for image in images[:resumed].numpy()]
     )
     for partition in track(range(1, n_blocks), "outcomes"):

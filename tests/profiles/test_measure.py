@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
+from xpi_ray.exits.confidence import normalised_entropy
+from xpi_ray.link.frame import HEADER_BYTES
+from xpi_ray.networks.block import BlockSpec
+from xpi_ray.networks.progressive import State
+from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
+from xpi_ray.profiles import measure
+from xpi_ray.profiles.measure import count_macs, measure_outcomes, measure_profile
+
+RESUMED = 7
+
+
+@pytest.fixture(scope="module")
+def outcomes(network, splits):
+    """Of twelve images, seven of which cross every link, a few at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "CHUNK", 5)
+        images, labels = splits.validation
+        return measure_outcomes(network, images, labels, RESUMED)
+
+
+def test_multiplications_are_those_of_a_hand_count():
+    """Outputs times what each of them sums over, for convolutions and classifiers."""
+    blocks = (
+        BlockSpec(channels=5, branch_channels=2, stride=2, stem_channels=4, branch_widths=(6,)),
+        BlockSpec(channels=3, branch_channels=3),
+    )
+    spec = XpiSpec(num_classes=7, image_size=(8, 6), mean=(0,) * 3, std=(1,) * 3, blocks=blocks)
+    stem = 8 * 6 * 4 * (3 * 9)
+    conv = 4 * 3 * 5 * (4 * 9)
+    branch = 2 * 2 * 6 * (2 * 9) + 6 * 7
+    second = 4 * 3 * 3 * (3 * 9) + 3 * 7
+    first = stem + conv + branch
+    network = XpiNetwork(spec).eval()
+    assert count_macs(network) == [first, first + second]
+    assert count_macs(network.prepare()) == [first, first + second]
+
+
+def test_a_profile_has_a_time_for_every_block(network, images):
+    """All times are positive, and it says what they were measured on."""
+    profile = measure_profile(network, images, level=1, repeats=3)
+    assert len(profile.block_ms) == network.num_blocks
+    assert min(*profile.block_ms, profile.encode_ms, profile.decode_ms) > 0
+    assert profile.threads == torch.get_num_threads()
+    assert torch.__version__ in profile.machine
+
+
+def test_exits_are_judged_one_by_one(outcomes, network, splits):
+    """Entropy and correctness are those of the whole network, sample by sample."""
+    assert outcomes.entropy.shape == outcomes.correct.shape == (12, 4)
+    for number, logits in enumerate(network(splits.validation.images)):
+        expected = normalised_entropy(logits.numpy())
+        assert outcomes.entropy[:, number] == pytest.approx(expected, abs=1e-5)
+        hits = logits.argmax(1) == splits.validation.labels
+        assert outcomes.correct[:, number].tolist() == hits.tolist()
+
+
+def test_exits_before_the_link_are_as_they_were(outcomes):
+    """In the resumed arrays, exits 1..p are the original ones at every level."""
+    for partition in range(4):
+        before = outcomes.resumed_entropy[:, partition, :, :partition]
+        assert (before == outcomes.entropy[:RESUMED, :partition]).all()
+        right = outcomes.resumed_correct[:, partition, :, :partition]
+        assert (right == outcomes.correct[:RESUMED, :partition]).all()
+
+
+def test_the_image_loses_nothing(outcomes):
+    """At partition 0 every exit is as without a link, whatever the level."""
+    assert (outcomes.resumed_entropy[:, 0] == outcomes.entropy[:RESUMED]).all()
+    assert (outcomes.resumed_correct[:, 0] == outcomes.correct[:RESUMED]).all()
+
+
+def test_later_exits_come_from_what_arrived(outcomes, network, images):
+    """They are the network's on the carry after encoding and decoding, for each level."""
+    for partition in range(1, 4):
+        state = network.start(images[:1])
+        for block in range(1, partition + 1):
+            state = network.advance(state, block)
+        for level, codec in enumerate(LADDER):
+            carry = state.carry[0].numpy()
+            arrived = torch.from_numpy(codec.decode(codec.encode(carry), carry.shape))
+            later = State(arrived.unsqueeze(0), state.logits)
+            for block in range(partition + 1, 5):
+                later = network.advance(later, block)
+                assert outcomes.resumed_entropy[level, partition, 0, block - 1] == pytest.approx(
+                    float(normalised_entropy(later.logits[0].numpy())), abs=1e-4
+                )
+
+
+def test_each_level_is_coarser_and_the_first_almost_exact(outcomes):
+    """16 bits move no entropy by a thousandth, and 4 bits move them most."""
+    errors = [
+        np.abs(outcomes.resumed_entropy[level] - outcomes.entropy[None, :RESUMED]).mean()
+        for level in range(len(LADDER))
+    ]
+    assert errors[0] < 1e-3
+    assert errors == sorted(errors)
+    assert errors[-1] > errors[0]
+
+
+def test_frames_are_weighed_with_their_header(outcomes, images):
+    """A frame holds header, logits and payload; the image's size is the same at every level."""
+    assert outcomes.frame_bytes.shape == (len(LADDER), 4)
+    assert (outcomes.frame_bytes[:, 1:] > HEADER_BYTES + 4 * 5).all()
+    sizes = [len(IMAGE_CODEC.encode(image)) for image in images[:RESUMED].numpy()]
+    assert outcomes.frame_bytes[:, 0] == pytest.approx(HEADER_BYTES + np.mean(sizes))
+    assert (np.diff(outcomes.frame_bytes[:, 1:], axis=0) < 0).all()
+
+
+def test_no_more_samples_cross_than_there_are(network, splits):
+    """Asked for more than there are, all of them cross; progress counts partitions 1..N-1."""
+    seen = []
+
+    def track(items, description):
+        seen.extend(items)
+        return seen
+
+    found = measure_outcomes(network, *splits.validation, resumed=1_000, track=track)
+    assert found.resumed_entropy.shape == (len(LADDER), 4, 12, 4)
+    assert seen == [1, 2, 3]

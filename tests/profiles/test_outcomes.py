@@ -1,0 +1,62 @@
+import hypothesis.extra.numpy as npst
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpi_ray.profiles.outcomes import Outcomes
+
+HALVES = st.integers(0, 2048).map(lambda value: value / 2048)  # what 16 bits hold exactly
+
+
+@st.composite
+def outcomes(draw):
+    """Outcomes of any sizes."""
+    samples, exits, levels = (draw(st.integers(1, 4)) for _ in range(3))
+    resumed = draw(st.integers(1, samples))
+
+    def flat(shape, dtype, elements):
+        return draw(npst.arrays(dtype, shape, elements=elements))
+
+    deep = (levels, exits, resumed, exits)
+    return Outcomes(
+        flat((samples, exits), np.float32, HALVES),
+        flat((samples, exits), np.bool_, st.booleans()),
+        flat(deep, np.float32, HALVES),
+        flat(deep, np.bool_, st.booleans()),
+        flat((levels, exits), np.float32, st.floats(0, 1e6, width=32)),
+    )
+
+
+@given(original=outcomes())
+def test_arrays_give_back_the_outcomes(original):
+    """Types, shapes and values come back; entropies as exact as 16 bits are."""
+    restored = Outcomes.from_arrays(original.to_arrays())
+    for before, after in zip(original, restored, strict=True):
+        assert after.dtype == before.dtype
+        assert np.array_equal(before, after)
+
+
+def test_entropies_lose_less_than_a_thousandth():
+    """16 bits are enough for a threshold."""
+    entropy = np.linspace(0, 1, 999, dtype=np.float32).reshape(-1, 3)
+    flags = np.zeros_like(entropy, np.bool_)
+    empty = np.zeros((1, 3, 1, 3), np.float32)
+    original = Outcomes(entropy, flags, empty, empty > 0, np.zeros((1, 3), np.float32))
+    restored = Outcomes.from_arrays(original.to_arrays())
+    assert np.abs(restored.entropy - entropy).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", Outcomes._fields)
+def test_a_missing_array_is_named(bundle, name):
+    """Arrays without one of the five do not make outcomes."""
+    arrays = bundle.outcomes.to_arrays()
+    del arrays[name]
+    with pytest.raises(KeyError, match=name):
+        Outcomes.from_arrays(arrays)
+
+
+def test_accuracy_is_of_each_exit(bundle):
+    """The share of right answers, exit by exit."""
+    correct = bundle.outcomes.correct
+    assert bundle.outcomes.accuracy() == [sum(column) / len(column) for column in correct.T.tolist()]

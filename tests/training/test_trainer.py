@@ -1,0 +1,206 @@
+import csv
+import json
+import math
+import pickle
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from xpi_ray.errors import DataError
+from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.objectives import JointCrossEntropy
+from xpi_ray.training.trainer import (
+    CHECKPOINT,
+    LOG,
+    Trainer,
+    TrainingConfig,
+    exit_accuracies,
+    silent,
+)
+
+CONFIG = TrainingConfig(epochs=3, batch_size=32, peak_learning_rate=0.1, seed=3)
+
+
+@pytest.fixture
+def make_trainer(spec, tmp_path):
+    """Makes a trainer of a fresh network, always of the same weights."""
+
+    def make(folder="run", config=CONFIG, track=silent, spec=spec):
+        torch.manual_seed(5)
+        objective = JointCrossEntropy([1.0] * len(spec.blocks))
+        return Trainer(XpiNetwork(spec), objective, config, tmp_path / folder, track)
+
+    return make
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+def stopping_at(epoch, step):
+    """Return a tracker that breaks off within an epoch."""
+
+    def track(items, total, description):
+        for number, item in enumerate(items):
+            if description.startswith(f"epoch {epoch}/") and number == step:
+                raise Stopped
+            yield item
+
+    return track
+
+
+def log_of(folder):
+    """Read a run's log."""
+    with (folder / LOG).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_tiny_network_learns(make_trainer, separable):
+    """The loss falls, the last exit tells most images apart, and the log has a line an epoch."""
+    config = CONFIG.model_copy(update={"epochs": 6})
+    trainer = make_trainer(config=config)
+    accuracies = trainer.run(separable.train, separable.validation)
+    log = log_of(trainer.folder)
+    assert [row["epoch"] for row in log] == list("123456")
+    assert float(log[-1]["loss"]) < 0.7 * float(log[0]["loss"])
+    assert accuracies[-1] > 0.6
+    assert accuracies == exit_accuracies(trainer.network, separable.validation)
+    assert [float(log[-1][f"exit_{i}_accuracy"]) for i in (1, 2, 3, 4)] == pytest.approx(
+        accuracies, abs=1e-4
+    )
+    assert json.loads((trainer.folder / "config.json").read_text()) == config.model_dump()
+
+
+def test_a_run_that_was_stopped_ends_as_an_unbroken_one(make_trainer, separable):
+    """Stopped in epoch 2, resumed in a new process' stead: the same weights to the last bit."""
+    unbroken = make_trainer("unbroken")
+    expected = unbroken.run(separable.train, separable.validation)
+    stopped = make_trainer("stopped", track=stopping_at(epoch=2, step=3))
+    with pytest.raises(Stopped):
+        stopped.run(separable.train, separable.validation)
+    torch.manual_seed(99)
+    resumed = make_trainer("stopped")
+    resumed.resume()
+    assert resumed.epoch == 1
+    assert resumed.run(separable.train, separable.validation) == expected
+    for name, weights in unbroken.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], weights), name
+    assert [row["epoch"] for row in log_of(resumed.folder)] == ["1", "2", "3"]
+    assert [row["loss"] for row in log_of(resumed.folder)] == [
+        row["loss"] for row in log_of(unbroken.folder)
+    ]
+
+
+def test_a_finished_run_only_tells_its_accuracy(make_trainer, separable):
+    """Resuming what is done changes no weight and adds no line."""
+    trainer = make_trainer()
+    expected = trainer.run(separable.train, separable.validation)
+    again = make_trainer()
+    again.resume()
+    assert again.run(separable.train, separable.validation) == expected
+    assert len(log_of(again.folder)) == 3
+
+
+def test_a_new_run_replaces_the_old_one(make_trainer, separable):
+    """Started anew in a used folder, the log holds the new run alone."""
+    for _ in range(2):
+        make_trainer().run(separable.train, separable.validation)
+    assert len(log_of(make_trainer().folder)) == 3
+
+
+def test_resuming_nothing_starts_at_the_beginning(make_trainer):
+    """A folder without a checkpoint is no error."""
+    trainer = make_trainer()
+    trainer.resume()
+    assert trainer.epoch == 0
+
+
+def test_other_settings_are_not_resumed(make_trainer, separable):
+    """A checkpoint of another batch size is refused, and the message shows the settings."""
+    make_trainer().run(separable.train, separable.validation)
+    other = make_trainer(config=CONFIG.model_copy(update={"batch_size": 16}))
+    with pytest.raises(DataError, match=r"other settings .*'batch_size': 32"):
+        other.resume()
+
+
+def test_another_network_is_not_resumed(make_trainer, separable, spec):
+    """A checkpoint of other blocks is refused."""
+    make_trainer().run(separable.train, separable.validation)
+    fewer = spec.model_copy(update={"blocks": spec.blocks[:2]})
+    with pytest.raises(DataError, match="another network"):
+        make_trainer(spec=fewer).resume()
+
+
+class Bomb:
+    """Goes off when it is unpickled."""
+
+    def __reduce__(self):
+        """Name a call for the one who unpickles."""
+        return pytest.fail, ("code of the checkpoint ran",)
+
+
+def test_a_checkpoint_runs_no_code(make_trainer):
+    """A checkpoint that holds anything but plain values and tensors is not loaded."""
+    trainer = make_trainer()
+    trainer.folder.mkdir()
+    torch.save({"config": Bomb()}, trainer.folder / CHECKPOINT)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only"):
+        trainer.resume()
+
+
+def test_too_few_images_for_a_batch_are_refused(make_trainer, separable):
+    """A batch that the training split cannot fill is named."""
+    config = CONFIG.model_copy(update={"batch_size": 161})
+    with pytest.raises(DataError, match="161 needs as many training images, got 160"):
+        make_trainer(config=config).run(separable.train, separable.validation)
+
+
+def test_the_learning_rate_rises_and_falls(make_trainer, separable):
+    """It starts at 0, peaks after the warm-up and follows a cosine to almost 0."""
+    rates = []
+
+    def track(items, total, description):
+        for item in items:
+            yield item
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+
+    trainer = make_trainer(track=track)
+    trainer.run(separable.train, separable.validation)
+    steps, warm_up = 15, CONFIG.warm_up  # 3 epochs of 5 batches
+    expected = [
+        share / warm_up
+        if share < warm_up
+        else (1 + math.cos(math.pi * (share - warm_up) / (1 - warm_up))) / 2
+        for share in (step / steps for step in range(steps))
+    ]
+    assert rates == pytest.approx([0.1 * share for share in expected])
+    assert max(rates) == pytest.approx(0.1)
+
+
+def test_weight_decay_leaves_norms_and_fusions_alone(make_trainer):
+    """Only weights with more than one dimension shrink; every parameter is in one group."""
+    trainer = make_trainer()
+    decayed, free = trainer.optimizer.param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (CONFIG.weight_decay, 0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim <= 1 for parameter in free["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len([*trainer.network.parameters()])
+
+
+def test_accuracy_does_not_depend_on_the_batch(network, splits):
+    """Batches of any size, the last one smaller, give the same shares."""
+    whole = exit_accuracies(network, splits.validation)
+    assert exit_accuracies(network, splits.validation, batch_size=5) == whole
+    for exit_, accuracy in zip(network(splits.validation.images), whole, strict=True):
+        hits = (exit_.argmax(1) == splits.validation.labels).float().mean()
+        assert accuracy == pytest.approx(float(hits))
+
+
+@pytest.mark.parametrize(
+    "values", [{"epochs": 0}, {"batch_size": 0}, {"warm_up": 1.0}, {"momentum": 1.0}, {"epoch": 3}]
+)
+def test_impossible_settings_are_refused(values):
+    """Settings out of range and misspelt ones are errors."""
+    with pytest.raises(ValidationError):
+        TrainingConfig(**values)
