@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -57,6 +58,8 @@ def serve(
     console = Console(stderr=True)
     site = SiteArgs(bundle=absolute, edge_slowdown=edge_slowdown, partition=partition)
     scheduler = SchedulerArgs(bundle=absolute) if policy == "least_latency" else None
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -69,7 +72,8 @@ def serve(
         if as_json:
             typer.echo(json.dumps({"url": cluster.url, "model": manifest.name}))
         else:
-            console.print(_banner(cluster, site, manifest.name, len(manifest.macs), policy))
+            banner = _banner(cluster, site, manifest.name, len(manifest.macs), policy)
+            console.print(banner, soft_wrap=True)  # so that its commands can be copied
         stop.wait()
         console.print("stopping…")
     console.print("stopped")

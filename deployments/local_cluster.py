@@ -100,9 +100,7 @@ class LocalCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if ray.is_initialized():
-            serve.shutdown()
-            ray.shutdown()
+        ray.shutdown()
         if self._cluster is not None:
             self._cluster.shutdown()
         self._folder.cleanup()

@@ -178,7 +178,7 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     """Every file's content, hashes checked, and the bundle's digest."""
     sums = _read(folder / SUMS)
     expected: dict[str, str] = {}
-    for line in sums.decode(errors="replace").splitlines():
+    for line in sums.decode(errors="replace").split("\n"):
         digest, _, name = line.partition("  ")
         expected[name] = digest
     files = {}

@@ -27,14 +27,14 @@ def test_alpha_is_a_share(weight):
 
 
 def test_a_fresh_block_gives_both_the_same_say(block):
-    """w = 0 means α = ½: the exit is the mean of branch and earlier exit."""
+    """A weight of 0 means α = ½: the exit is the mean of branch and earlier exit."""
     earlier, branch = torch.tensor([[0.0, 2.0, -4.0]]), torch.tensor([[2.0, 2.0, 0.0]])
     assert torch.equal(block.fuse(earlier, branch), torch.tensor([[1.0, 2.0, -2.0]]))
 
 
 @pytest.mark.parametrize(("weight", "winner"), [(1e6, "earlier"), (-1e6, "branch")])
 def test_fusion_at_its_ends_is_one_of_the_two(block, weight, winner):
-    """w → ∞ leaves the earlier exit as it is, w → -∞ takes the branch alone."""
+    """With w → ∞ the earlier exit stays as it is; w → -∞ takes the branch alone."""
     given_ = {"earlier": torch.randn(4, 3), "branch": torch.randn(4, 3)}
     with torch.no_grad():
         block.fusion_weight.fill_(weight)

@@ -17,7 +17,7 @@ THRESHOLDS = ((0.2, 0.2, 0.2, 1.0), (0.5, 0.5, 0.5, 1.0), (0.8, 0.8, 0.8, 1.0))
 
 
 def make_outcomes(seed):
-    """Outcomes of a make-believe network that improves with depth; level 2 harms, level 1 hardly."""
+    """Outcomes of a make-believe network that improves with depth; level 2 does harm."""
     rng = np.random.default_rng(seed)
     ease = rng.normal(size=(SAMPLES, 1)) + np.linspace(-0.5, 1.5, N)
     ease = ease + rng.normal(size=(SAMPLES, N)) / 2

@@ -47,7 +47,7 @@ def test_before_any_book_the_static_plan_holds(keeper):
     ],
 )  # fmt: skip
 def test_a_deadline_falls_into_its_band(keeper, deadline_ms, name, expected):
-    """A class takes deadlines from its own up to the next one's; the tightest takes shorter ones."""
+    """A class takes deadlines from its own up to the next; the tightest takes shorter ones."""
     keeper.adopt(book(1))
     found, plan = keeper.plan_for(deadline_ms)
     assert (found, plan.partition, plan.version) == (name, expected, 1)

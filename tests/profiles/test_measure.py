@@ -74,21 +74,24 @@ def test_the_image_loses_nothing(outcomes):
     assert (outcomes.resumed_correct[:, 0] == outcomes.correct[:RESUMED]).all()
 
 
-def test_later_exits_come_from_what_arrived(outcomes, network, images):
-    """They are the network's on the carry after encoding and decoding, for each level."""
-    for partition in range(1, 4):
-        state = network.start(images[:1])
+@pytest.mark.parametrize("level", range(len(LADDER)))
+@pytest.mark.parametrize("partition", [1, 2, 3])
+def test_later_exits_come_from_what_arrived(outcomes, network, splits, partition, level):
+    """They are the network's on the carry after encoding and decoding, sample by sample."""
+    for sample in range(RESUMED):
+        state = network.start(splits.validation.images[sample : sample + 1])
         for block in range(1, partition + 1):
             state = network.advance(state, block)
-        for level, codec in enumerate(LADDER):
-            carry = state.carry[0].numpy()
-            arrived = torch.from_numpy(codec.decode(codec.encode(carry), carry.shape))
-            later = State(arrived.unsqueeze(0), state.logits)
-            for block in range(partition + 1, 5):
-                later = network.advance(later, block)
-                assert outcomes.resumed_entropy[level, partition, 0, block - 1] == pytest.approx(
-                    float(normalised_entropy(later.logits[0].numpy())), abs=1e-4
-                )
+        carry = state.carry[0].numpy()
+        arrived = LADDER[level].decode(LADDER[level].encode(carry), carry.shape)
+        state = State(torch.from_numpy(arrived).unsqueeze(0), state.logits)
+        for block in range(partition + 1, 5):
+            state = network.advance(state, block)
+            logits, label = state.logits[0].numpy(), int(splits.validation.labels[sample])
+            found = outcomes.resumed_entropy[level, partition, sample, block - 1]
+            assert found == pytest.approx(float(normalised_entropy(logits)), abs=1e-4)
+            right = outcomes.resumed_correct[level, partition, sample, block - 1]
+            assert right == (logits.argmax() == label)
 
 
 def test_each_level_is_coarser_and_the_first_almost_exact(outcomes):

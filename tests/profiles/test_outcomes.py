@@ -59,4 +59,6 @@ def test_a_missing_array_is_named(bundle, name):
 def test_accuracy_is_of_each_exit(bundle):
     """The share of right answers, exit by exit."""
     correct = bundle.outcomes.correct
-    assert bundle.outcomes.accuracy() == [sum(column) / len(column) for column in correct.T.tolist()]
+    assert bundle.outcomes.accuracy() == [
+        sum(column) / len(column) for column in correct.T.tolist()
+    ]

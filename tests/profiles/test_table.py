@@ -3,7 +3,13 @@ from pydantic import ValidationError
 
 from xpi_ray.profiles.table import Profile
 
-SOUND = {"machine": "a toaster", "threads": 1, "block_ms": (1.0, 2.0), "encode_ms": 0, "decode_ms": 1}
+SOUND = {
+    "machine": "a toaster",
+    "threads": 1,
+    "block_ms": (1.0, 2.0),
+    "encode_ms": 0,
+    "decode_ms": 1,
+}
 
 
 def test_a_profile_survives_json():

@@ -6,8 +6,10 @@ import typer
 from typer.testing import CliRunner
 
 from xpi_ray.bundle import Bundle
+from xpi_ray.errors import DataError
 from xpi_ray.training import command
 from xpi_ray.training.command import colour_statistics, train
+from xpi_ray.training.trainer import read_weights
 
 
 @pytest.fixture
@@ -45,6 +47,27 @@ def test_json_goes_to_stdout_alone(xpi_train, tmp_path):
     assert len(document["validation_accuracy"]) == 12
     assert xpi_train("--epochs", "1", "--json", "--resume").stdout == first.stdout
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_run_may_start_from_anothers_weights(xpi_train, tmp_path):
+    """With next to no learning rate, `--start-from` ends with the weights of the other run."""
+    assert xpi_train("--epochs", "1").exit_code == 0
+    first, second = tmp_path / "run", tmp_path / "second"
+    result = xpi_train(
+        "--epochs", "1", "--seed", "9", "--peak-learning-rate", "1e-9",
+        "--start-from", str(first), "--output", str(second),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    before, after = read_weights(first), read_weights(second)
+    for name in (name for name in before if name.endswith("weight")):
+        assert torch.allclose(after[name], before[name], atol=1e-6), name
+
+
+def test_a_start_from_nowhere_is_refused(xpi_train, tmp_path):
+    """A folder that is no run's is named."""
+    result = xpi_train("--start-from", str(tmp_path))
+    assert isinstance(result.exception, DataError)
+    assert "expected the folder of a run" in str(result.exception)
 
 
 def test_colours_are_measured_on_their_own():

@@ -9,7 +9,7 @@ from xpi_ray.training.trainer import exit_accuracies
 
 
 def test_a_bundle_is_of_one_piece(bundle, splits, network):
-    """Counts fit the network, labels the data set, and the plan splits the network in the middle."""
+    """Counts fit the network, labels the data set, and the plan splits it in the middle."""
     manifest = bundle.manifest
     assert (manifest.name, manifest.version, manifest.labels) == ("noise", "7", splits.classes)
     assert manifest.preprocessing.size == network.image_size

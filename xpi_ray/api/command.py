@@ -8,7 +8,7 @@ import httpx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from xpi_ray.api.schema import ClassifyAnswer
 from xpi_ray.errors import RequestError, UnavailableError, XpiError
@@ -98,7 +98,16 @@ def _refusal(reply: httpx.Response) -> str:
 
 def _show(answers: dict[Path, ClassifyAnswer]) -> None:
     console = Console(markup=False, highlight=False)
-    summary = Table("file", "label", "score", "exit", "tier", "status", "entropy", "total ms")
+    summary = Table(
+        Column("file", overflow="fold"),
+        "label",
+        "score",
+        "exit",
+        "tier",
+        "status",
+        "entropy",
+        "total ms",
+    )
     for file, answer in answers.items():
         summary.add_row(
             str(file),
@@ -117,7 +126,7 @@ def _show(answers: dict[Path, ClassifyAnswer]) -> None:
 
 
 def _stages(file: Path, answer: ClassifyAnswer) -> Table:
-    table = Table("stage", "ms", title=f"{file}: where the time went")
+    table = Table("stage", "ms", title=f"{file.name}: time")
     for stage, ms in answer.stages.items():
         table.add_row(stage.removesuffix("_ms").replace("_", " "), f"{ms:.3f}")
     table.add_row("left of the deadline", f"{answer.budget_left_ms:.3f}")
@@ -125,7 +134,7 @@ def _stages(file: Path, answer: ClassifyAnswer) -> Table:
 
 
 def _exits(file: Path, answer: ClassifyAnswer) -> Table:
-    table = Table("exit", "tier", "label", "score", "entropy", title=f"{file}: every exit")
+    table = Table("exit", "tier", "label", "score", "entropy", title=f"{file.name}: exits")
     for exit_ in answer.exits or []:
         table.add_row(
             str(exit_.exit), exit_.tier, exit_.label, f"{exit_.score:.4f}", f"{exit_.entropy:.4f}"

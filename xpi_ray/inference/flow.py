@@ -175,4 +175,3 @@ class Flow:
         logits = np.empty(0, np.float32)
         payload = IMAGE_CODEC.encode(pixels)
         return pack(Frame(self._digest, 0, 0, (channels, height, width), logits, payload))
-

@@ -93,9 +93,7 @@ class Branch(nn.Module):
     def __init__(self, spec: BlockSpec, num_classes: int) -> None:
         super().__init__()
         widths = (spec.branch_channels, *spec.branch_widths)
-        self.convs = nn.ModuleList(
-            ConvNorm(a, b, stride=2) for a, b in pairwise(widths)
-        )
+        self.convs = nn.ModuleList(ConvNorm(a, b, stride=2) for a, b in pairwise(widths))
         self.classifier = nn.Linear(widths[-1], num_classes)
 
     def forward(self, kept: Tensor) -> Tensor:

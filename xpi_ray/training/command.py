@@ -17,7 +17,7 @@ from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import load
 from xpi_ray.training.objectives import JointCrossEntropy, rising_weights
 from xpi_ray.training.packing import pack
-from xpi_ray.training.trainer import Trainer, TrainingConfig
+from xpi_ray.training.trainer import Trainer, TrainingConfig, read_weights
 
 BUNDLE = "bundle"  # folder of the bundle, beside the trainer's own files
 FIRST_EXIT_WEIGHT = 0.3
@@ -28,6 +28,8 @@ Examples:
   xpi train cifar10 --output runs/cifar10
 
   xpi train cifar10 --output runs/cifar10 --resume
+
+  xpi train cifar10 --output runs/longer --start-from runs/cifar10 --epochs 10
 
   xpi train cifar10 --output runs/quick --epochs 2 --json
 """
@@ -41,6 +43,9 @@ def train(
     peak_learning_rate: Annotated[float, typer.Option()] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
     version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose weights to start from.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -58,6 +63,8 @@ def train(
     height, width = images.shape[2:]
     spec = xpi12(len(splits.classes), (height, width), mean, std)
     network = XpiNetwork(spec)
+    if start_from is not None:
+        network.load_state_dict(read_weights(start_from))
     objective = JointCrossEntropy(rising_weights(network.num_blocks, FIRST_EXIT_WEIGHT))
     with Progress(console=Console(stderr=True)) as progress:
 

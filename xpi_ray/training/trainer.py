@@ -44,6 +44,19 @@ class TrainingConfig(Frozen):
     seed: int = 0
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The network's weights in a run's checkpoint.
+
+    Raises:
+        DataError: There is no checkpoint in the folder.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise DataError(f"{path} is not there; expected the folder of a run of `xpi train`")
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True)["network"]
+    return weights
+
+
 def silent(
     items: Iterable[tuple[Tensor, Tensor]], total: int, description: str
 ) -> Iterable[tuple[Tensor, Tensor]]:

@@ -1,0 +1,78 @@
+"""The small network's edge and cloud, and time that passes only when a block runs."""
+
+import pytest
+
+from xpi_ray.inference.cloud import CloudSide
+from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.pace import Pace
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.policies.plan import Plan
+
+DIGEST = b"8 bytes."
+
+
+class Ticking(ProgressiveNetwork):
+    """A network each of whose blocks takes the same time of a fake clock."""
+
+    def __init__(self, network, clock, block_ms):
+        super().__init__()
+        self.network, self.clock, self.block_ms = network, clock, block_ms
+        self.num_classes, self.image_size = network.num_classes, network.image_size
+        self.ran = []
+        """(block, batch size) of each call."""
+
+    @property
+    def num_blocks(self):
+        """As in the wrapped network."""
+        return self.network.num_blocks
+
+    def carry_shape(self, partition):
+        """As in the wrapped network."""
+        return self.network.carry_shape(partition)
+
+    def advance(self, state, block):
+        """Run the block and let its time pass."""
+        self.ran.append((block, len(state.carry)))
+        self.clock.sleep_ms(self.block_ms)
+        return self.network.advance(state, block)
+
+
+@pytest.fixture
+def ticking(network, clock):
+    """The small network; each block takes 10 ms of the fake clock."""
+    return Ticking(network, clock, 10.0)
+
+
+@pytest.fixture
+def edge(ticking):
+    """An edge that expects a little less than 10 ms of each block."""
+    return EdgeSide(ticking, DIGEST, Pace([9.0] * 4))
+
+
+@pytest.fixture
+def make_cloud(ticking):
+    """Makes a cloud that expects a little less than 10 ms of each block."""
+    return lambda max_batch=8: CloudSide(ticking, DIGEST, Pace([9.0] * 4), max_batch)
+
+
+@pytest.fixture
+def cloud(make_cloud):
+    """A cloud with nothing to do."""
+    return make_cloud()
+
+
+@pytest.fixture(scope="session")
+def make_plan():
+    """Makes a plan that leaves at one exit and no other, or at none before the last."""
+
+    def make(partition, leave_at=None, level=0):
+        thresholds = tuple(1.0 if exit_ == leave_at else 0.0 for exit_ in range(1, 5))
+        return Plan(version=3, partition=partition, thresholds=thresholds, level=level)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pixels(images):
+    """One image, uint8 (3, 10, 6)."""
+    return images[0].numpy()

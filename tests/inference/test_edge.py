@@ -1,0 +1,116 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from xpi_ray.compression.codec import LADDER
+from xpi_ray.exits.confidence import normalised_entropy
+from xpi_ray.inference.answer import Tier
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.edge import exit_answer
+from xpi_ray.link.frame import unpack
+
+PARTITIONS = pytest.mark.parametrize("partition", [1, 2, 3, 4])
+
+
+@pytest.fixture
+def ample(clock):
+    """A budget that is never used up."""
+    return Budget(1e6, clock)
+
+
+@PARTITIONS
+def test_every_exit_is_the_networks(edge, network, pixels, make_plan, ample, partition):
+    """Unsure of all, the edge runs blocks 1..p, and each exit has the network's logits."""
+    reply = edge.run(pixels, make_plan(partition), ample)
+    exits = network(torch.from_numpy(pixels).unsqueeze(0))[:partition]
+    assert [answer.exit for answer in reply.exits] == list(range(1, partition + 1))
+    for answer, expected in zip(reply.exits, exits, strict=True):
+        assert answer.tier is Tier.EDGE
+        assert (answer.logits == expected[0].numpy()).all()
+        assert answer.entropy == pytest.approx(float(normalised_entropy(answer.logits)))
+
+
+@PARTITIONS
+@pytest.mark.parametrize("sure", [1, 2, 3, 4])
+def test_it_leaves_at_the_first_sure_exit(edge, ticking, pixels, make_plan, ample, partition, sure):
+    """No block runs after an exit that is sure, and nothing is sent; others' are not asked."""
+    reply = edge.run(pixels, make_plan(partition, leave_at=sure), ample)
+    assert len(ticking.ran) == len(reply.exits) == min(sure, partition)
+    assert reply.complete == (sure <= partition or partition == 4)
+    assert bool(reply.frame) == (not reply.complete)
+
+
+def test_an_entropy_at_its_threshold_is_sure(edge, pixels, make_plan, ample):
+    """τ is the highest entropy to leave at, and a hair above it is not sure."""
+    entropy = edge.run(pixels, make_plan(4), ample).exits[0].entropy
+    plan = make_plan(4)
+    at = plan.model_copy(update={"thresholds": (entropy, 0, 0, 0)})
+    below = plan.model_copy(update={"thresholds": (np.nextafter(entropy, 0), 0, 0, 0)})
+    assert len(edge.run(pixels, at, ample).exits) == 1
+    assert len(edge.run(pixels, below, ample).exits) == 4
+
+
+def test_the_whole_network_at_the_edge_is_complete(edge, pixels, make_plan, ample):
+    """With p = N the last block's exit answers, sure or not, and nothing crosses the link."""
+    reply = edge.run(pixels, make_plan(4), ample)
+    assert (len(reply.exits), reply.complete, reply.frame) == (4, True, b"")
+
+
+@pytest.mark.parametrize("level", range(len(LADDER)))
+@pytest.mark.parametrize("partition", [1, 2, 3])
+def test_an_unsure_edge_sends_what_the_cloud_needs(
+    edge, network, pixels, make_plan, ample, partition, level
+):
+    """The frame has bundle, partition, level, the exit's logits and the carry, coded."""
+    reply = edge.run(pixels, make_plan(partition, level=level), ample)
+    frame = unpack(reply.frame)
+    assert (frame.bundle_digest, frame.partition, frame.level) == (b"8 bytes.", partition, level)
+    assert frame.shape == network.carry_shape(partition)
+    assert (frame.logits == reply.exits[-1].logits).all()
+    state = network.start(torch.from_numpy(pixels).unsqueeze(0))
+    for block in range(1, partition + 1):
+        state = network.advance(state, block)
+    assert frame.payload == LADDER[level].encode(state.carry[0].numpy())
+
+
+@pytest.mark.parametrize(("budget_ms", "blocks"), [(8, 0), (10, 1), (19.5, 2), (28.5, 2), (40, 3)])
+def test_no_block_begins_that_would_be_late(edge, pixels, make_plan, clock, budget_ms, blocks):
+    """A block is expected to take 9 ms and takes 10; exits in hand are kept, nothing is sent."""
+    reply = edge.run(pixels, make_plan(3), Budget(budget_ms, clock))
+    assert len(reply.exits) == blocks
+    assert not reply.complete
+    assert bool(reply.frame) == (blocks == 3)
+
+
+def test_the_last_block_out_of_time_is_not_complete(edge, pixels, make_plan, clock):
+    """With p = N and time for three blocks, the third exit is in hand and no more."""
+    reply = edge.run(pixels, make_plan(4), Budget(35, clock))
+    assert (len(reply.exits), reply.complete, reply.frame) == (3, False, b"")
+
+
+def test_a_slower_machine_is_noticed(edge, pixels, make_plan, ample, monkeypatch):
+    """What blocks really take moves what is expected of them."""
+    readings = iter(np.arange(0.0, 1e3, 0.5))  # each look at the clock is half a second later
+    fake = SimpleNamespace(perf_counter=lambda: next(readings))
+    monkeypatch.setattr("xpi_ray.inference.edge.time", fake)
+    before = edge._pace.expected_ms(1)
+    edge.run(pixels, make_plan(1), ample)
+    assert edge._pace.expected_ms(1) == pytest.approx(before + 0.1 * (500 - before))
+
+
+def test_an_exit_is_read_from_its_own_row(network, images):
+    """Row i of a batch is sample i's answer."""
+    state = network.advance(network.start(images), 1)
+    for row in range(len(images)):
+        answer = exit_answer(state, 1, Tier.CLOUD, row)
+        assert (answer.exit, answer.tier) == (1, Tier.CLOUD)
+        assert (answer.logits == state.logits[row].numpy()).all()
+
+
+def test_times_are_told(edge, pixels, make_plan, ample):
+    """Blocks and coding took some time."""
+    reply = edge.run(pixels, make_plan(2), ample)
+    assert reply.edge_ms > 0
+    assert reply.encode_ms > 0

@@ -1,0 +1,315 @@
+import asyncio
+import logging
+from dataclasses import asdict
+
+import pytest
+import torch
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from xpi_ray.errors import (
+    CodecError,
+    DeadlineError,
+    FrameError,
+    OverloadError,
+    TierLostError,
+    UnavailableError,
+)
+from xpi_ray.inference import flow as flow_module
+from xpi_ray.inference.answer import Status, Tier
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.cloud import CloudSide
+from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.flow import Flow
+from xpi_ray.inference.pace import Pace
+from xpi_ray.link.frame import unpack
+from xpi_ray.telemetry.tracing import Tracing
+
+DIGEST = b"8 bytes."
+HOUR_S = 3_600.0
+
+
+class Tiers:
+    """A real edge and a real cloud in this process, which can be told to fail or to dawdle."""
+
+    def __init__(self, network):
+        pace = [0.01] * 4
+        self.edge_side = EdgeSide(network, DIGEST, Pace(pace))
+        self.cloud_side = CloudSide(network, DIGEST, Pace(pace))
+        self.fault = {"edge": None, "cloud": None}
+        """An error to raise, or seconds to wait first."""
+        self.asked = []
+        """(tier, traceparent) of each call."""
+        self.frames = []
+        self.given_up = []
+        """Tiers whose call was taken back."""
+
+    async def edge(self, pixels, plan, budget_ms, traceparent):
+        """Run blocks 1..p."""
+        await self.meet("edge", traceparent)
+        budget = Budget(budget_ms)
+        return self.edge_side.run(pixels, plan, budget)
+
+    async def cloud(self, frame, thresholds, budget_ms, traceparent):
+        """Run blocks p+1..N."""
+        self.frames.append(frame)
+        await self.meet("cloud", traceparent)
+        budget = Budget(budget_ms)
+        job = self.cloud_side.admit(frame, thresholds, budget)
+        while self.cloud_side.waiting:
+            batch = self.cloud_side.pick()
+            self.cloud_side.advance(batch)
+            self.cloud_side.settle(batch)
+        return job.reply()
+
+    async def meet(self, tier, traceparent):
+        """Let the fault happen."""
+        self.asked.append((tier, traceparent))
+        fault = self.fault[tier]
+        if isinstance(fault, Exception):
+            raise fault
+        try:
+            await asyncio.sleep(fault or 0)
+        except asyncio.CancelledError:
+            self.given_up.append(tier)
+            raise
+
+
+@pytest.fixture
+def exporter():
+    """Keep spans in memory."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tiers(network):
+    """Edge and cloud, both well."""
+    return Tiers(network)
+
+
+@pytest.fixture
+def tracing(exporter):
+    """Trace into memory."""
+    tracing = Tracing("router", exporter)
+    yield tracing
+    tracing.close()
+
+
+@pytest.fixture
+def flow(tiers, tracing):
+    """The router's side of a request."""
+    return Flow(tiers.edge, tiers.cloud, DIGEST, tracing)
+
+
+def exits_of(answer):
+    """Exit numbers and tiers, in order."""
+    return [(exit_.exit, exit_.tier.value) for exit_ in answer.exits]
+
+
+EDGE_2 = [(1, "edge"), (2, "edge")]
+CLOUD_2 = [(3, "cloud"), (4, "cloud")]
+ALL_CLOUD = [(1, "cloud"), (2, "cloud"), *CLOUD_2]
+
+
+def check(answer, budget):
+    """What holds for every answer: its stages are times, and fit into its total."""
+    stages = asdict(answer.stages)
+    assert min(stages.values()) >= 0
+    total_ms = stages.pop("total_ms")
+    assert sum(stages.values()) <= total_ms + 0.1
+    assert answer.deadline_ms == budget.given_ms
+    assert answer.budget_left_ms + total_ms == pytest.approx(budget.given_ms, abs=1.0)
+
+
+async def test_a_sure_edge_answers_alone(flow, tiers, pixels, make_plan):
+    """An exit that is sure at the edge completes the request, and the cloud is not asked."""
+    budget = Budget(10_000)
+    answer = await flow.answer(pixels, make_plan(3, leave_at=2), budget)
+    assert (answer.status, exits_of(answer)) == (Status.COMPLETE, EDGE_2)
+    assert (answer.plan_version, answer.partition, answer.level) == (3, 3, 0)
+    assert (answer.frame_bytes, [tier for tier, _ in tiers.asked]) == (0, ["edge"])
+    assert answer.stages.edge_ms > 0
+    assert answer.stages.link_ms == answer.stages.cloud_ms == 0
+    check(answer, budget)
+
+
+@pytest.mark.parametrize("partition", range(5))
+async def test_wherever_it_is_split_every_exit_is_the_networks(
+    flow, tiers, network, pixels, make_plan, partition
+):
+    """All N exits come in order, from edge and cloud, as the network has them in one call."""
+    budget = Budget(10_000)
+    answer = await flow.answer(pixels, make_plan(partition), budget)
+    assert answer.status is Status.COMPLETE
+    assert answer.partition == partition
+    tiers_of = ["edge"] * partition + ["cloud"] * (4 - partition)
+    assert exits_of(answer) == list(zip(range(1, 5), tiers_of, strict=True))
+    for exit_, expected in zip(
+        answer.exits, network(torch.from_numpy(pixels).unsqueeze(0)), strict=True
+    ):
+        assert exit_.logits == pytest.approx(expected[0].numpy(), abs=1e-3)
+    assert answer.frame_bytes == sum(map(len, tiers.frames))
+    check(answer, budget)
+
+
+async def test_a_sure_cloud_completes(flow, pixels, make_plan):
+    """The cloud leaves early too, and its stages are told."""
+    budget = Budget(10_000)
+    answer = await flow.answer(pixels, make_plan(2, leave_at=3), budget)
+    assert (answer.status, exits_of(answer)) == (Status.COMPLETE, [*EDGE_2, (3, "cloud")])
+    assert min(answer.stages.encode_ms, answer.stages.decode_ms, answer.stages.cloud_ms) > 0
+    check(answer, budget)
+
+
+async def test_partition_0_goes_straight_to_the_cloud(flow, tiers, pixels, make_plan):
+    """The image itself is sent, and the edge is not asked."""
+    answer = await flow.answer(pixels, make_plan(0), Budget(10_000))
+    assert [tier for tier, _ in tiers.asked] == ["cloud"]
+    frame = unpack(tiers.frames[0])
+    assert (frame.partition, frame.shape, frame.logits.size) == (0, (3, 10, 6), 0)
+    assert exits_of(answer) == ALL_CLOUD
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [TierLostError("gone"), OverloadError("full"), FrameError("?"), CodecError("?"), HOUR_S],
+)
+async def test_with_an_exit_in_hand_no_cloud_is_an_error(
+    flow, tiers, pixels, make_plan, fault, exporter, tracing
+):
+    """Dead, full, of another bundle or late: the edge's exit is the best effort, and in time."""
+    tiers.fault["cloud"] = fault
+    budget = Budget(300)
+    answer = await flow.answer(pixels, make_plan(2), budget)
+    assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, EDGE_2)
+    assert answer.frame_bytes > 0
+    assert answer.stages.cloud_ms == answer.stages.link_ms == 0
+    assert tiers.given_up == (["cloud"] if fault is HOUR_S else [])
+    tracing.flush()
+    (span,) = exporter.get_finished_spans()
+    expected = "TimeoutError" if fault is HOUR_S else type(fault).__name__
+    assert span.attributes["xpi.error"] == expected
+    check(answer, budget)
+
+
+async def test_a_cloud_of_another_bundle_is_logged(flow, tiers, pixels, make_plan, caplog):
+    """A refused frame is a fault of the deployment: somebody must see it."""
+    tiers.fault["cloud"] = FrameError("deploy the same bundle on both")
+    with caplog.at_level(logging.ERROR):
+        await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert "deploy the same bundle on both" in caplog.text
+
+
+async def test_a_dead_edge_leaves_it_to_the_cloud(flow, tiers, pixels, make_plan):
+    """The image goes to the cloud, which runs every block; the answer says partition 0."""
+    tiers.fault["edge"] = TierLostError("gone")
+    budget = Budget(10_000)
+    answer = await flow.answer(pixels, make_plan(2), budget)
+    assert (answer.status, exits_of(answer)) == (Status.COMPLETE, ALL_CLOUD)
+    assert answer.partition == 0
+    assert answer.stages.edge_ms == 0
+    check(answer, budget)
+
+
+async def test_both_dead_is_unavailable(flow, tiers, pixels, make_plan):
+    """With time left and nobody to ask, the client shall come back later."""
+    tiers.fault.update(edge=TierLostError("gone"), cloud=TierLostError("gone"))
+    with pytest.raises(UnavailableError, match="neither edge nor cloud"):
+        await flow.answer(pixels, make_plan(2), Budget(10_000))
+
+
+async def test_a_full_edge_is_told_to_the_client(flow, tiers, pixels, make_plan):
+    """Too many wait at the edge: the client shall come back later."""
+    tiers.fault["edge"] = OverloadError("full")
+    with pytest.raises(OverloadError, match="full"):
+        await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert not tiers.frames
+
+
+async def test_a_slow_edge_misses_the_deadline(flow, tiers, pixels, make_plan):
+    """No exit in time is an error that names the deadline, and the call is taken back."""
+    tiers.fault["edge"] = HOUR_S
+    with pytest.raises(DeadlineError, match="deadline of 50 ms does not allow"):
+        await flow.answer(pixels, make_plan(2), Budget(50))
+    assert tiers.given_up == ["edge"]
+
+
+@pytest.mark.parametrize("partition", [0, 2])
+@pytest.mark.parametrize(("given_ms", "spent_ms"), [(0.001, 0.0), (1.0, 0.0), (100.0, 99.0)])
+async def test_too_short_a_deadline_is_said_so(
+    flow, tiers, pixels, make_plan, partition, given_ms, spent_ms
+):
+    """A budget that allows no exit, or was spent before, raises DeadlineError."""
+    with pytest.raises(DeadlineError, match=f"deadline of {given_ms:g} ms"):
+        await flow.answer(pixels, make_plan(partition), Budget(given_ms, spent_ms=spent_ms))
+
+
+async def test_an_edge_out_of_time_is_the_best_effort(flow, tiers, pixels, make_plan):
+    """Exits that ran are the answer when the budget does not allow the next block."""
+    tiers.edge_side._pace._block_ms[2] = 1e9
+    answer = await flow.answer(pixels, make_plan(3), Budget(10_000))
+    assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, EDGE_2)
+    assert not tiers.frames
+
+
+async def test_a_cloud_out_of_time_is_the_best_effort(flow, tiers, pixels, make_plan):
+    """What the cloud got done counts, though it was not sure and not at the end."""
+    tiers.cloud_side._pace._block_ms[3] = 1e9
+    budget = Budget(10_000)
+    answer = await flow.answer(pixels, make_plan(2), budget)
+    assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, [*EDGE_2, (3, "cloud")])
+    check(answer, budget)
+
+
+async def test_nothing_is_sent_that_cannot_be_back_in_time(flow, tiers, pixels, make_plan):
+    """Once crossings were seen to take 300 ms, a request with 200 ms left is not sent."""
+    tiers.fault["cloud"] = 0.3
+    first = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert first.stages.link_ms > 200
+    second = await flow.answer(pixels, make_plan(2), Budget(10_000, spent_ms=9_800))
+    assert (second.status, exits_of(second)) == (Status.BEST_EFFORT, EDGE_2)
+    assert (len(tiers.frames), second.frame_bytes) == (1, 0)
+
+
+@pytest.mark.parametrize("lost", ["edge", "cloud"])
+async def test_a_lost_tier_is_left_alone_for_a_while(
+    flow, tiers, pixels, make_plan, lost, monkeypatch
+):
+    """After a loss the next requests do without; after its rest the tier is asked again."""
+    monkeypatch.setattr(flow_module, "REST_S", HOUR_S)
+    tiers.fault[lost] = TierLostError("gone")
+    expected = EDGE_2 if lost == "cloud" else ALL_CLOUD
+    for _ in range(3):
+        answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+        assert exits_of(answer) == expected
+        assert answer.partition == (0 if lost == "edge" else 2)
+    assert [tier for tier, _ in tiers.asked].count(lost) == 1
+    tiers.fault[lost] = None
+    flow._rests_until_s[Tier(lost)] = 0.0
+    answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert exits_of(answer) == EDGE_2 + CLOUD_2
+
+
+async def test_requests_do_not_mix(flow, tiers, network, images, make_plan):
+    """Many at a time on one event loop each get their own image's answer."""
+    tiers.fault.update(edge=0.001, cloud=0.001)
+    answers = await asyncio.gather(
+        *(flow.answer(image.numpy(), make_plan(2), Budget(10_000)) for image in images)
+    )
+    for answer, expected in zip(answers, network(images)[-1], strict=True):
+        assert answer.best.logits == pytest.approx(expected.numpy(), abs=1e-3)
+
+
+async def test_the_links_span_is_between_router_and_cloud(
+    flow, tiers, pixels, make_plan, exporter, tracing
+):
+    """The edge continues the request's own span, the cloud that of the link."""
+    with tracing.span("xpi.request") as request:
+        await flow.answer(pixels, make_plan(2), Budget(10_000), request.traceparent)
+    tracing.flush()
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    link = spans["xpi.link"]
+    assert link.parent.span_id == spans["xpi.request"].context.span_id
+    assert dict(tiers.asked)["edge"] == request.traceparent
+    assert format(link.context.span_id, "016x") in dict(tiers.asked)["cloud"]
+    assert link.attributes["xpi.frame_bytes"] == len(tiers.frames[0])
+    assert (link.attributes["xpi.partition"], link.attributes["xpi.level"]) == (2, 0)
