@@ -9,6 +9,7 @@ import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from xpi_ray.bundle import Bundle
 
@@ -28,9 +29,9 @@ class Bare:
             logits = self._network(torch.from_numpy(pixels))[-1][0]
         return {"label": self._labels[int(logits.argmax())], "logits": logits.tolist()}
 
-    async def __call__(self, request: Request) -> dict[str, object]:
+    async def __call__(self, request: Request) -> JSONResponse:
         """Answer one request that holds one binary tensor."""
-        return self.classify(await read_pixels(request))
+        return JSONResponse(self.classify(await read_pixels(request)))
 
 
 class BareLeaf(Bare):
@@ -47,10 +48,9 @@ class BareIngress:
     def __init__(self, leaf: DeploymentHandle) -> None:
         self._leaf = leaf.options(_by_reference=False)
 
-    async def __call__(self, request: Request) -> dict[str, object]:
+    async def __call__(self, request: Request) -> JSONResponse:
         """Pass the image on."""
-        answer: dict[str, object] = await self._leaf.run.remote(await read_pixels(request))
-        return answer
+        return JSONResponse(await self._leaf.run.remote(await read_pixels(request)))
 
 
 async def read_pixels(request: Request) -> np.ndarray:

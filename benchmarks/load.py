@@ -18,7 +18,7 @@ class Load(NamedTuple):
     latencies_ms: NDArray[np.float64]
     requests_per_s: float
     failures: int
-    """Answers other than 200."""
+    """Answers other than 200, and connections that ended without one."""
 
 
 def post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -49,9 +49,15 @@ async def _connection(
     latencies_ms, failures, turn = [], 0, offset
     while time.perf_counter() < stop:
         started = time.perf_counter()
-        writer.write(requests[turn % len(requests)])
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(_content_length(head))
+        try:
+            writer.write(requests[turn % len(requests)])
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(_content_length(head))
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            failures += 1
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            continue
         latencies_ms.append((time.perf_counter() - started) * 1000)
         failures += b" 200 " not in head[:16]
         turn += 1

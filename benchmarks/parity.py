@@ -4,10 +4,11 @@
 
 The same trained network, the same flags, the same client, sides in turn within each repeat:
 
-  xpi_all_edge     router and edge executor, every block at the edge, thresholds off
+  xpi_all_edge     the router runs every block, thresholds off
   bare_serve       one replica runs the whole network
-  bare_serve_hop   the same behind one more deployment, so with one handle hop, as here
   xpi_early_exit   as the first, with the thresholds that keep validation accuracy in 0.5 points
+  xpi_edge_hop     as the first, with the blocks in an edge executor behind one handle hop
+  bare_serve_hop   bare Serve with the network behind one handle hop
 
 Writes ``benchmarks/results/parity.json``.
 """
@@ -67,15 +68,23 @@ def main() -> None:
     sides = {
         "xpi_all_edge": requests(infer),
         "bare_serve": requests("/bare"),
-        "bare_serve_hop": requests("/hop"),
         "xpi_early_exit": requests(f"/early{infer}"),
+        "xpi_edge_hop": requests(f"/replica{infer}"),
+        "bare_serve_hop": requests("/hop"),
     }
     with LocalCluster(port=PORT) as cluster:
         cluster.add_edge_node("early")
+        cluster.add_edge_node("replica")
         serve.run(app.cloud(CloudArgs()), name=CLOUD_APP, route_prefix=None)
-        for site, prefix, early_exit in (("site-1", "/", False), ("early", "/early", True)):
-            args = SiteArgs(site=site, partition=blocks, early_exit=early_exit)
-            serve.run(app.site(args), name=site_app_name(site), route_prefix=prefix)
+        for args, prefix in (
+            (SiteArgs(partition=blocks, early_exit=False), "/"),
+            (SiteArgs(site="early", partition=blocks), "/early"),
+            (
+                SiteArgs(site="replica", partition=blocks, early_exit=False, edge_replicas=1),
+                "/replica",
+            ),
+        ):
+            serve.run(app.site(args), name=site_app_name(args.site), route_prefix=prefix)
         serve.run(bare(), name="bare", route_prefix="/bare")
         serve.run(bare_hop(), name="bare-hop", route_prefix="/hop")
         rows = asyncio.run(measure(sides, options.seconds, options.repeats))
@@ -96,7 +105,7 @@ async def measure(
 ) -> list[dict[str, object]]:
     """Every side in turn, at every concurrency, ``repeats`` times."""
     rows: list[dict[str, object]] = []
-    for bodies in sides.values():
+    for bodies in sides.values():  # failures do not count yet: the proxy may still reload
         await closed_loop(PORT, bodies, 4, WARM_UP_S)
     with Progress() as progress:
         task = progress.add_task("parity", total=repeats * len(CONCURRENCIES) * len(sides))

@@ -39,7 +39,7 @@ def main() -> None:
     test = load("cifar10").test
     rows = []
     with LocalCluster(port=PORT) as cluster, httpx.Client(base_url=cluster.url) as client:
-        args = SiteArgs()
+        args = SiteArgs(edge_replicas=1)
         cluster.deploy(args, CloudArgs())
         table = Table("deployment", "node", "process")
         for replica in cluster.replicas():

@@ -1,6 +1,6 @@
 """Where the parts are joined: one function for each application, named in the YAML files.
 
-SiteArgs ─► site ─► Router ─► EdgeExecutor      on nodes labelled edge and with the site's name
+SiteArgs ─► site ─► Router (─► EdgeExecutor)   on nodes labelled edge and with the site's name
 CloudArgs ─► cloud ─► CloudExecutor             on nodes labelled cloud
 SchedulerArgs ─► scheduler ─► Scheduler         likewise
 """
@@ -35,14 +35,16 @@ def site(args: SiteArgs) -> Application:
     args = SiteArgs.model_validate(args)
     labels = edge_of(args.site)
     require(labels)
-    edge = _deployment(
-        EdgeExecutor,
-        labels,
-        num_replicas=args.edge_replicas,
-        max_ongoing_requests=args.max_ongoing_requests,
-        max_queued_requests=args.max_queued_requests,
-        request_router_config=SOON,
-    )
+    edge = None
+    if args.edge_replicas:
+        edge = _deployment(
+            EdgeExecutor,
+            labels,
+            num_replicas=args.edge_replicas,
+            max_ongoing_requests=args.max_ongoing_requests,
+            max_queued_requests=args.max_queued_requests,
+            request_router_config=SOON,
+        ).bind(args)
     router = _deployment(
         Router,
         labels,
@@ -53,7 +55,7 @@ def site(args: SiteArgs) -> Application:
             status_code=OverloadError.status, retry_after_s=OverloadError.retry_after_s
         ),
     )
-    return router.bind(args, edge.bind(args))
+    return router.bind(args, edge)
 
 
 def cloud(args: CloudArgs) -> Application:

@@ -33,9 +33,10 @@ class SiteArgs(Frozen):
     bundle: str | None = None
     """Folder of a bundle, or the name of a packaged one; the default is CIFAR-10."""
     router_replicas: int = Field(default=1, ge=1)
-    edge_replicas: int = Field(default=1, ge=1)
+    edge_replicas: int = Field(default=0, ge=0)
+    """Replicas of the edge executor; 0 runs its part in the router's process and saves a hop."""
     edge_threads: int = Field(default=1, ge=1)
-    """Threads that one edge replica computes on."""
+    """Threads that one image's blocks run on."""
     edge_slowdown: float = Field(default=1.0, ge=1)
     """Makes every edge block take this many times as long, to stand in for a weaker machine."""
     default_deadline_ms: float = Field(default=1_000, gt=0)

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from deployments.args import CloudArgs
-from deployments.worker import Worker
 from xpi_ray.bundle import Bundle
 from xpi_ray.compression.codec import IMAGE_CODEC
 from xpi_ray.inference.budget import Budget
@@ -28,11 +28,11 @@ class CloudExecutor:
     """Batches what waits at the same block."""
 
     def __init__(self, args: CloudArgs) -> None:
+        torch.set_num_threads(args.threads)
         bundle = Bundle.load(args.bundle)
         network = bundle.network.prepare()
         pace = Pace(bundle.manifest.profiles["default"].block_ms)
         self._side = CloudSide(network, bundle.digest, pace, args.max_batch)
-        self._worker = Worker(args.threads)
         self._tracing = Tracing("cloud")
         self._answers: dict[Job, asyncio.Future[CloudReply]] = {}
         self._driving: asyncio.Task[None] | None = None
@@ -80,13 +80,14 @@ class CloudExecutor:
         while self._side.waiting:
             batch = self._side.pick()
             try:
-                await self._worker.run(self._side.advance, batch)
+                self._side.advance(batch)
             except Exception as err:  # whatever it is belongs to the batch's callers
                 for job in batch:
                     job.done = True
                     self._resolve(job, err)
             for job in self._side.settle(batch):
                 self._resolve(job, job.reply())
+            await asyncio.sleep(0)  # newcomers are admitted between blocks
 
     def _resolve(self, job: Job, outcome: CloudReply | Exception) -> None:
         answer = self._answers.get(job)

@@ -81,9 +81,10 @@ def serve(
 
 def _banner(cluster: LocalCluster, site: SiteArgs, model: str, blocks: int, policy: str) -> str:
     pace = "" if site.edge_slowdown == 1 else f", acting {site.edge_slowdown:g} times weaker"
+    scheduler = ", Scheduler" if policy != "static" else ""
     return f"""[bold]xpi_ray {__version__}[/bold] serves {model} ({blocks} blocks) at {cluster.url}
-  edge   node labelled xpi-tier=edge,xpi-site={site.site}: Router, EdgeExecutor{pace}
-  cloud  node labelled xpi-tier=cloud: CloudExecutor{", Scheduler" if policy != "static" else ""}
+  edge   node labelled xpi-tier=edge,xpi-site={site.site}: Router with blocks 1..p{pace}
+  cloud  node labelled xpi-tier=cloud: CloudExecutor with p+1..{blocks}{scheduler}
 
 Send a photo:
   curl -F image=@tests/data/cat.jpg -F deadline_ms=500 {cluster.url}/v1/classify

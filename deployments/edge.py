@@ -1,12 +1,14 @@
-"""The edge executor: a replica on an edge node that runs blocks 1..p.
+"""The edge executor: runs blocks 1..p on an edge node, as a replica or within the router.
 
 Router ─► EdgeExecutor.run ─► EdgeSide (in the worker thread) ─► EdgeReply
 """
 
+import asyncio
+
 import numpy as np
+import torch
 
 from deployments.args import SiteArgs
-from deployments.worker import Worker
 from xpi_ray.bundle import Bundle
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import EdgeReply, EdgeSide, Pixels
@@ -23,6 +25,7 @@ class EdgeExecutor:
     """One at a time, in order of arrival; each request's budget counts its wait."""
 
     def __init__(self, args: SiteArgs) -> None:
+        torch.set_num_threads(args.edge_threads)
         bundle = Bundle.load(args.bundle)
         network: ProgressiveNetwork = bundle.network.prepare()
         if args.edge_slowdown > 1:
@@ -30,7 +33,7 @@ class EdgeExecutor:
         profile = bundle.manifest.profiles["default"]
         pace = Pace([args.edge_slowdown * block_ms for block_ms in profile.block_ms])
         self._side = EdgeSide(network, bundle.digest, pace)
-        self._worker = Worker(args.edge_threads)
+        self._turn = asyncio.Lock()
         self._tracing = Tracing("edge")
         self._warm_up(network, bundle.manifest.static_plan)
 
@@ -49,7 +52,11 @@ class EdgeExecutor:
         """Run one request's blocks here; the budget is what the router had left."""
         budget = Budget(budget_ms)
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
-            reply = await self._worker.run(self._side.run, pixels, plan, budget)
+            async with self._turn:  # one at a time: sharing would make all of them late
+                run = self._side.start(pixels, plan, budget)
+                while run.step():
+                    await asyncio.sleep(0)
+                reply = run.reply()
             span.set(
                 exit=len(reply.exits),
                 budget_left_ms=budget.left_ms,

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from deployments.args import CLOUD_APP, SCHEDULER_APP, SiteArgs
 from deployments.calls import CloudHandle, EdgeHandle, SchedulerHandle
+from deployments.edge import EdgeExecutor
 from deployments.metrics import Metrics
 from deployments.policy_store import find_store
 from deployments.routes import Routes
@@ -47,10 +48,10 @@ class Router:
 
     Args:
         args: The site's arguments.
-        edge: Handle of the site's edge executor.
+        edge: Handle of the site's edge executor; None runs its part in this process.
     """
 
-    def __init__(self, args: SiteArgs, edge: DeploymentHandle) -> None:
+    def __init__(self, args: SiteArgs, edge: DeploymentHandle | None) -> None:
         bundle = Bundle.load(args.bundle)
         manifest, network = bundle.manifest, bundle.network
         self._site = args.site
@@ -58,7 +59,7 @@ class Router:
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
         self._flow = Flow(
-            EdgeHandle(edge),
+            EdgeExecutor(args).run if edge is None else EdgeHandle(edge),
             CloudHandle(DeploymentHandle("CloudExecutor", CLOUD_APP)),
             bundle.digest,
             self._tracing,
@@ -100,7 +101,7 @@ class Router:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
-        path = request.url.path
+        path = request.scope["path"]
         with self._tracing.span(
             "xpi.request", request.headers.get("traceparent"), SpanKind.SERVER
         ) as span:
@@ -112,7 +113,7 @@ class Router:
                 if not isinstance(err, RequestError):
                     logger.exception("%s %s failed", request.method, path)
                 reply = problem(err, path)
-            span.set_http(request.method, path, request.url.scheme, reply.status)
+            span.set_http(request.method, path, request.scope["scheme"], reply.status)
         return Response(reply.body, reply.status, reply.headers)
 
     async def set_plans(self, book: PlanBook) -> int:
@@ -123,7 +124,7 @@ class Router:
         body = await _read_body(request, self._handlers.max_classify_bytes)
         # Decoding a large photo takes long enough to hold others up.
         call = await asyncio.to_thread(
-            self._handlers.parse_classify, _headers(request), request.url.query, body
+            self._handlers.parse_classify, _headers(request), _query(request), body
         )
         answer = await self._answer(request, call.image, call.deadline.ms, call.decode_image_ms)
         return self._handlers.render_classify(call, answer)
@@ -131,19 +132,28 @@ class Router:
     async def _infer(self, request: Request, model: str, version: str | None = None) -> HttpReply:
         body = await _read_body(request, self._handlers.max_infer_bytes)
         call = self._handlers.parse_infer(model, version, _headers(request), body)
+        if len(call.images) == 1:
+            answers = [await self._answer(request, call.images[0], call.deadline.ms)]
+        else:
+            answers = await self._answer_batch(request, call.images, call.deadline.ms)
+        return self._handlers.render_infer(call, answers)
+
+    async def _answer_batch(
+        self, request: Request, images: Pixels, deadline_ms: float
+    ) -> list[Answer]:
+        """Answer (n, 3, H, W), some at a time; the first that fails ends the others."""
         turn = asyncio.Semaphore(IMAGES_IN_FLIGHT)
 
         async def answer(pixels: Pixels) -> Answer:
             async with turn:
-                return await self._answer(request, pixels, call.deadline.ms)
+                return await self._answer(request, pixels, deadline_ms)
 
         try:
-            async with asyncio.TaskGroup() as group:  # one that fails ends the others
-                tasks = [group.create_task(answer(image)) for image in call.images]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(answer(pixels)) for pixels in images]
         except* RequestError as errors:
             raise errors.exceptions[0] from None
-        answers = [task.result() for task in tasks]
-        return self._handlers.render_infer(call, answers)
+        return [task.result() for task in tasks]
 
     async def _answer(
         self,
@@ -161,11 +171,11 @@ class Router:
         try:
             answer = await self._flow.answer(pixels, plan, budget, span.traceparent)
         except RequestError as err:
-            self._keep(_failure(err, request_id, self._model, slo_class, plan, budget))
+            self._records.add(_failure(err, request_id, self._model, slo_class, plan, budget))
             raise
         answer.stages.decode_image_ms = decode_image_ms
         record = answer.record(request_id, self._model, slo_class)
-        self._keep(record)
+        self._records.add(record)
         span.set(
             exit=record.exit,
             tier=record.tier,
@@ -179,10 +189,6 @@ class Router:
             budget_left_ms=record.budget_left_ms,
         )
         return answer
-
-    def _keep(self, record: RequestRecord) -> None:
-        self._records.add(record)
-        self._metrics.count(record)
 
     async def _live(self, request: Request) -> HttpReply:
         return self._handlers.live()
@@ -211,8 +217,11 @@ class Router:
             logger.warning("no plans from the store; going by the static plan", exc_info=True)
         scheduler = SchedulerHandle(DeploymentHandle("Scheduler", SCHEDULER_APP))
         while True:
+            records = self._records.drain()
+            for record in records:  # here and not in each request, which would wait for it
+                self._metrics.count(record)
             # What nobody takes is lost: without a scheduler, plans run out and requests go on.
-            await scheduler.report(self._site, self._records.drain())
+            await scheduler.report(self._site, records)
             await asyncio.sleep(self._report_period_s)
 
     async def _pull_plans(self) -> None:
@@ -223,6 +232,11 @@ class Router:
         if found is not None:
             book, age_s = found
             self._keeper.adopt(book, age_s)
+
+
+def _query(request: Request) -> str:
+    query: bytes = request.scope["query_string"]
+    return query.decode("latin-1")
 
 
 def _headers(request: Request) -> Mapping[str, str]:

@@ -41,7 +41,7 @@ class Routes:
             NotFoundError: No route has the path.
             MethodNotAllowedError: One has it, with other methods.
         """
-        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         allowed = []
         for route in self._routes:
             match = route.path.fullmatch(path)

@@ -17,7 +17,7 @@ from xpi_ray.policies.base import Decision
 from xpi_ray.policies.static import plan_book
 from xpi_ray.testing import TraceReceiver
 
-SITE = SiteArgs(max_ongoing_requests=16, max_queued_requests=16)
+SITE = SiteArgs(edge_replicas=1, max_ongoing_requests=16, max_queued_requests=16)
 
 
 def free_port() -> int:

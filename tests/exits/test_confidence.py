@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from xpi_ray.exits.confidence import normalised_entropy
+from xpi_ray.exits.confidence import FEW_CLASSES, exit_entropy, normalised_entropy
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHAPES = npst.array_shapes(min_dims=1, max_dims=2, min_side=2, max_side=30)
@@ -43,3 +43,12 @@ def test_a_batch_is_its_samples():
     logits = np.random.default_rng(0).normal(scale=5, size=(20, 10)).astype(np.float32)
     alone = [float(normalised_entropy(row)) for row in logits]
     assert normalised_entropy(logits).tolist() == pytest.approx(alone)
+
+
+@given(
+    logits=npst.arrays(np.float32, st.integers(2, FEW_CLASSES + 5), elements=FINITE),
+)
+def test_one_exit_is_as_sure_as_the_array_says(logits):
+    """Plain floats and arrays give the same entropy, on both sides of the few classes."""
+    assert exit_entropy(logits) == pytest.approx(float(normalised_entropy(logits)), abs=1e-12)
+    assert 0 <= exit_entropy(logits) <= 1

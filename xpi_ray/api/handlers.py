@@ -10,7 +10,6 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +36,12 @@ from xpi_ray.api.tensors import (
     write_outputs,
 )
 from xpi_ray.errors import NotFoundError, RequestError, TooLargeError, UnsupportedMediaError
-from xpi_ray.inference.answer import Answer, ExitAnswer, Logits, Stages, Status
+from xpi_ray.inference.answer import STAGES, Answer, ExitAnswer, Logits, Status
 
 JSON_BYTES_PER_PIXEL = 8  # three digits, a comma, and indentation
 MAX_JSON_BYTES = 2**16  # all of an infer request's JSON but its data
 
-_STAGES = tuple(stage.name for stage in fields(Stages))
+
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -216,7 +215,7 @@ class Handlers:
             deadline_ms=round(call.deadline.ms, 3),
             deadline_source=call.deadline.source,
             budget_left_ms=round(answer.budget_left_ms, 3),
-            stages={name: round(getattr(answer.stages, name), 3) for name in _STAGES},
+            stages={name: round(getattr(answer.stages, name), 3) for name in STAGES},
             exits=exits if call.wants_exits else None,
         )
         body = reply.model_dump_json(exclude_none=True).encode()
@@ -294,7 +293,7 @@ def _image_facts(answer: Answer) -> dict[str, object]:
         "partition": answer.partition,
         "level": answer.level,
         "frame_bytes": answer.frame_bytes,
-        **{name: _rounded(getattr(answer.stages, name), 3) for name in _STAGES},
+        **{name: _rounded(getattr(answer.stages, name), 3) for name in STAGES},
     }
 
 

@@ -4,7 +4,7 @@ edge ─► exits 1..i ─┐
 cloud ─► exits i+1.. ┴─► Answer ─► api (JSON, tensors), telemetry (records, spans)
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -68,6 +68,9 @@ class Stages:
     """From the request's arrival at the router to its answer."""
 
 
+STAGES = tuple(stage.name for stage in fields(Stages))
+
+
 @dataclass(slots=True)
 class Answer:
     """One image's answer."""
@@ -94,7 +97,7 @@ class Answer:
     def record(self, request_id: str, model: str, slo_class: str) -> RequestRecord:
         """The facts of this answer that scheduler and benchmarks read."""
         tiers = [exit_.tier for exit_ in self.exits]
-        stages = asdict(self.stages)
+        stages = {name: getattr(self.stages, name) for name in STAGES}
         return RequestRecord(
             request_id=request_id,
             model=model,

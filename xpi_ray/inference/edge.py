@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from xpi_ray.compression.codec import LADDER
-from xpi_ray.exits.confidence import normalised_entropy
+from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
 from xpi_ray.inference.budget import Budget
@@ -52,43 +52,80 @@ class EdgeSide:
         self._digest = digest
         self._pace = pace
 
+    def start(self, pixels: Pixels, plan: Plan, budget: Budget) -> "EdgeRun":
+        """Begin a request; its blocks run when it is stepped."""
+        return EdgeRun(self._network, self._digest, self._pace, pixels, plan, budget)
+
     def run(self, pixels: Pixels, plan: Plan, budget: Budget) -> EdgeReply:
-        """Run as far as the plan, the exits' confidence and the budget say."""
+        """Run a request as far as the plan, the exits' confidence and the budget say."""
+        run = self.start(pixels, plan, budget)
+        while run.step():
+            pass
+        return run.reply()
+
+
+class EdgeRun:
+    """One request on its way through blocks 1..p, a block a step.
+
+    Steps are short, so an event loop that runs them stays in time for its other work.
+    """
+
+    def __init__(
+        self,
+        network: ProgressiveNetwork,
+        digest: bytes,
+        pace: Pace,
+        pixels: Pixels,
+        plan: Plan,
+        budget: Budget,
+    ) -> None:
+        self._network = network
+        self._digest = digest
+        self._pace = pace
+        self._plan = plan
+        self._budget = budget
+        self._state = network.start(torch.from_numpy(pixels).unsqueeze(0))
+        self._exits: list[ExitAnswer] = []
+        self._sure = False
+        self._edge_ms = 0.0
+
+    def step(self) -> bool:
+        """Run the next block if there is one to run; whether it did."""
+        block = len(self._exits) + 1
+        if self._sure or block > self._plan.partition:
+            return False
+        if not self._budget.allows(self._pace.expected_ms(block)):
+            return False
         started = time.perf_counter()
-        exits: list[ExitAnswer] = []
-        sure = False
         with torch.inference_mode():
-            state = self._network.start(torch.from_numpy(pixels).unsqueeze(0))
-            for block in range(1, plan.partition + 1):
-                if sure or not budget.allows(self._pace.expected_ms(block)):
-                    break
-                state = self._advance(state, block)
-                answer = exit_answer(state, block, Tier.EDGE)
-                exits.append(answer)
-                sure = is_sure(answer.entropy, plan.thresholds[block - 1])
-        ran_ms = (time.perf_counter() - started) * 1000
-        complete = sure or len(exits) == self._network.num_blocks
-        frame = b""
-        if not complete and len(exits) == plan.partition:
-            frame = self._encode(state, plan)
-        encode_ms = (time.perf_counter() - started) * 1000 - ran_ms
-        return EdgeReply(tuple(exits), frame, complete, ran_ms, encode_ms)
+            self._state = self._network.advance(self._state, block)
+            answer = exit_answer(self._state, block, Tier.EDGE)
+        taken_ms = (time.perf_counter() - started) * 1000
+        self._pace.observe(block, taken_ms)
+        self._edge_ms += taken_ms
+        self._exits.append(answer)
+        self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
+        return True
 
-    def _advance(self, state: State, block: int) -> State:
+    def reply(self) -> EdgeReply:
+        """What came of it, with a frame where the cloud is to go on."""
+        complete = self._sure or len(self._exits) == self._network.num_blocks
         started = time.perf_counter()
-        state = self._network.advance(state, block)
-        self._pace.observe(block, (time.perf_counter() - started) * 1000)
-        return state
+        frame = b""
+        if not complete and len(self._exits) == self._plan.partition:
+            frame = self._encode()
+        encode_ms = (time.perf_counter() - started) * 1000
+        return EdgeReply(tuple(self._exits), frame, complete, self._edge_ms, encode_ms)
 
-    def _encode(self, state: State, plan: Plan) -> bytes:
-        carry = state.carry[0].numpy()
+    def _encode(self) -> bytes:
+        plan, carry = self._plan, self._state.carry[0].numpy()
         payload = LADDER[plan.level].encode(carry)
-        logits = state.logits[0].numpy()
+        logits = self._state.logits[0].numpy()
         shape = (carry.shape[0], carry.shape[1], carry.shape[2])
         return pack(Frame(self._digest, plan.partition, plan.level, shape, logits, payload))
 
 
 def exit_answer(state: State, block: int, tier: Tier, row: int = 0) -> ExitAnswer:
     """Read exit ``block`` of sample ``row`` from the state that the block returned."""
-    logits = state.logits[row].numpy()
-    return ExitAnswer(block, tier, logits, float(normalised_entropy(logits)))
+    logits = state.logits.numpy()[row]
+    return ExitAnswer(block, tier, logits, exit_entropy(logits))
