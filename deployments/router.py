@@ -240,7 +240,8 @@ def _query(request: Request) -> str:
 
 
 def _headers(request: Request) -> Mapping[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
+    raw: list[tuple[bytes, bytes]] = request.scope["headers"]  # lower case by ASGI
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:

@@ -9,7 +9,10 @@ import pytest
 import torch
 import tritonclient.http as triton
 from PIL import Image
+from ray import serve
 
+from deployments import app
+from deployments.args import SiteArgs, site_app_name
 from xpi_ray.training.data import data_folder, load
 
 pytestmark = pytest.mark.ray
@@ -237,3 +240,18 @@ def test_a_client_that_hangs_up_does_no_harm(cluster, client, plans):
             httpx.post(f"{cluster.url}/v1/classify", content=PHOTO.read_bytes(), timeout=0.004)
     answer = client.post("/v1/classify?deadline_ms=5000", content=PHOTO.read_bytes())
     assert answer.status_code == 200
+
+
+def test_a_second_site_runs_its_blocks_in_its_router(cluster, client):
+    """A site is added while others serve; under its prefix its router runs the blocks itself."""
+    cluster.add_edge_node("site-2")
+    args = SiteArgs(site="site-2", partition=12, early_exit=False)
+    serve.run(app.site(args), name=site_app_name("site-2"), route_prefix="/site-2")
+    url = "/site-2/v1/classify?deadline_ms=5000"
+    answer = client.post(url, content=PHOTO.read_bytes()).raise_for_status().json()
+    assert (answer["exit"], answer["tier"]) == (12, "edge")
+    assert client.get("/site-2/v2/models/cifar10").status_code == 200
+    assert client.post("/v1/classify", content=PHOTO.read_bytes()).status_code == 200
+    deployed = {r.deployment for r in cluster.replicas() if r.app == site_app_name("site-2")}
+    assert deployed == {"Router"}
+    serve.delete(site_app_name("site-2"))
