@@ -88,5 +88,7 @@ class SchedulerArgs(Frozen):
     """Time between decisions."""
     lifetime_s: float = Field(default=10.0, gt=0)
     """Age at which routers give up a plan for the static one."""
+    edge_slowdown: float = Field(default=1.0, gt=0)
+    """How many times slower than the bundle's profile an edge is, until its requests tell."""
     least_partition: int = Field(default=1, ge=0)
     """Blocks that stay at the edge, so that an exit is in hand before the link is crossed."""

@@ -57,7 +57,9 @@ def serve(
     absolute = str(Path(bundle).resolve()) if bundle and Path(bundle).exists() else bundle
     console = Console(stderr=True)
     site = SiteArgs(bundle=absolute, edge_slowdown=edge_slowdown, partition=partition)
-    scheduler = SchedulerArgs(bundle=absolute) if policy == "least_latency" else None
+    scheduler = None
+    if policy == "least_latency":
+        scheduler = SchedulerArgs(bundle=absolute, edge_slowdown=edge_slowdown)
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     stop = threading.Event()

@@ -53,7 +53,8 @@ class Scheduler:
     async def report(self, site: str, records: Sequence[RequestRecord]) -> None:
         """Take in what a router of ``site`` saw since its last report."""
         if site not in self._sites:
-            watch = Watch(self._bundle.manifest.profiles["default"], Observation())
+            prior = Observation(edge_slowdown=self._args.edge_slowdown)
+            watch = Watch(self._bundle.manifest.profiles["default"], prior)
             self._sites[site] = _Site(site, watch)
         self._sites[site].records.extend(records)
         if self._loop is None or self._loop.done():
