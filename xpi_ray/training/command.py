@@ -1,5 +1,6 @@
 """`xpi train`: from a data set to a trained network, and a bundle of it, in a run's folder."""
 
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.data import load
+from xpi_ray.training.averaging import average_into
+from xpi_ray.training.data import Splits, load
 from xpi_ray.training.objectives import JointCrossEntropy, rising_weights
 from xpi_ray.training.packing import pack
-from xpi_ray.training.trainer import Trainer, TrainingConfig, read_weights
+from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
 
 BUNDLE = "bundle"  # folder of the bundle, beside the trainer's own files
 FIRST_EXIT_WEIGHT = 0.3
@@ -29,7 +31,8 @@ Examples:
 
   xpi train cifar10 --output runs/cifar10 --resume
 
-  xpi train cifar10 --output runs/longer --start-from runs/cifar10 --epochs 10
+  xpi train cifar10 --output runs/longer --start-from runs/cifar10 --epochs 10 \
+      --average-with runs/cifar10
 
   xpi train cifar10 --output runs/quick --epochs 2 --json
 """
@@ -45,6 +48,10 @@ def train(
     version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
     start_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose weights to start from.")
+    ] = None,
+    average_with: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run to average weights with, if validation gains by it."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -77,6 +84,8 @@ def train(
         if resume:
             trainer.resume()
         accuracies = trainer.run(splits.train, splits.validation)
+        if average_with is not None:
+            accuracies = averaged_if_better(network, read_weights(average_with), splits, accuracies)
         bundle = pack(
             network, splits, version, lambda items, what: progress.track(items, description=what)
         )
@@ -90,6 +99,19 @@ def train(
         table.add_row(str(number), f"{accuracy:.2%}")
     Console().print(table)
     typer.echo(f"xpi serve --bundle {output / BUNDLE}")
+
+
+def averaged_if_better(
+    network: XpiNetwork, other: dict[str, Tensor], splits: Splits, accuracies: list[float]
+) -> list[float]:
+    """Average the network with ``other`` where its last exit gains; returns its accuracies."""
+    before = copy.deepcopy(network.state_dict())
+    average_into(network, other, splits.train)
+    averaged = exit_accuracies(network, splits.validation)
+    if averaged[-1] > accuracies[-1]:
+        return averaged
+    network.load_state_dict(before)
+    return accuracies
 
 
 def colour_statistics(

@@ -1,0 +1,43 @@
+"""Averages the weights of two runs that share a beginning.
+
+    weights of run A, weights of run B ─► mean ─► norms measured anew ─► network
+
+Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization" (UAI'18),
+sections 3.2 and 3.3: ends of learning-rate cycles, averaged, then batch norms re-estimated.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.training.data import Split, batches
+
+NORM_BATCHES = 60  # of augmented training images, for the statistics of the norms
+BATCH_SIZE = 250
+
+
+@torch.no_grad()
+def average_into(network: ProgressiveNetwork, other: Mapping[str, Tensor], train: Split) -> None:
+    """Make the network's weights the mean of its own and ``other``'s, in place.
+
+    Args:
+        network: Trained.
+        other: Weights of the same network, from a run that began like this one.
+        train: What the norms' statistics are measured on.
+    """
+    for name, own in network.state_dict().items():
+        if own.is_floating_point():
+            own.add_(other[name]).div_(2)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+    network.train()
+    size = min(BATCH_SIZE, len(train.labels))
+    for step, (images, _) in enumerate(batches(train, size, torch.Generator().manual_seed(0))):
+        if step == NORM_BATCHES:
+            break
+        network(images)
+    network.eval()
