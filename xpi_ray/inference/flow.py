@@ -115,8 +115,8 @@ class Flow:
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
         try:
-            call = self._edge(pixels, plan, left_ms, traceparent)
-            reply = await asyncio.wait_for(call, max(left_ms, 0.0) / 1000)
+            async with asyncio.timeout(left_ms / 1000):
+                reply = await self._edge(pixels, plan, left_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)
             answer.partition = 0  # the cloud may still do it all
@@ -144,8 +144,8 @@ class Flow:
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
             span.set(frame_bytes=len(frame), partition=answer.partition, level=answer.level)
             try:
-                call = self._cloud(frame, plan.thresholds, left_ms, span.traceparent)
-                reply = await asyncio.wait_for(call, left_ms / 1000)
+                async with asyncio.timeout(left_ms / 1000):
+                    reply = await self._cloud(frame, plan.thresholds, left_ms, span.traceparent)
             except (TierLostError, OverloadError, FrameError, CodecError, TimeoutError) as err:
                 span.set(error=type(err).__name__)
                 if isinstance(err, TierLostError):

@@ -69,8 +69,9 @@ class XpiNetwork(ProgressiveNetwork):
     def advance(self, state: State, block: int) -> State:
         """Run block ``block`` (1..N) on the state that the block before it returned."""
         features = self.features(state.carry, block)
-        kept, carry = self.block(block).split(features)
-        return State(carry, self.block(block).fuse(state.logits, self.block(block).branch(kept)))
+        this = self.block(block)
+        kept, carry = this.split(features)
+        return State(carry, this.fuse(state.logits, this.branch(kept)))
 
     def features(self, carry: Tensor, block: int) -> Tensor:
         """What block ``block`` extracts from the carry before it, (n, C, h, w)."""
