@@ -90,5 +90,7 @@ class SchedulerArgs(Frozen):
     """Age at which routers give up a plan for the static one."""
     edge_slowdown: float = Field(default=1.0, gt=0)
     """How many times slower than the bundle's profile an edge is, until its requests tell."""
+    round_trip_ms: float = Field(default=5.0, ge=0)
+    """What a call to the cloud takes beside its work, until requests tell."""
     least_partition: int = Field(default=1, ge=0)
     """Blocks that stay at the edge, so that an exit is in hand before the link is crossed."""

@@ -16,6 +16,8 @@ from deployments.local_cluster import LocalCluster
 from xpi_ray import __version__
 from xpi_ray.bundle import Bundle
 
+LOOPBACK_ROUND_TRIP_MS = 2.0  # what the scheduler assumes of the local link at first
+
 EXAMPLES = """
 Examples:
 
@@ -59,7 +61,9 @@ def serve(
     site = SiteArgs(bundle=absolute, edge_slowdown=edge_slowdown, partition=partition)
     scheduler = None
     if policy == "least_latency":
-        scheduler = SchedulerArgs(bundle=absolute, edge_slowdown=edge_slowdown)
+        scheduler = SchedulerArgs(
+            bundle=absolute, edge_slowdown=edge_slowdown, round_trip_ms=LOOPBACK_ROUND_TRIP_MS
+        )
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     stop = threading.Event()

@@ -53,7 +53,9 @@ class Scheduler:
     async def report(self, site: str, records: Sequence[RequestRecord]) -> None:
         """Take in what a router of ``site`` saw since its last report."""
         if site not in self._sites:
-            prior = Observation(edge_slowdown=self._args.edge_slowdown)
+            prior = Observation(
+                edge_slowdown=self._args.edge_slowdown, round_trip_ms=self._args.round_trip_ms
+            )
             watch = Watch(self._bundle.manifest.profiles["default"], prior)
             self._sites[site] = _Site(site, watch)
         self._sites[site].records.extend(records)
