@@ -140,9 +140,10 @@ class LocalCluster:
     ) -> None:
         """Deploy the applications and wait until they run; no scheduler means static plans."""
         serve.run(app.cloud(cloud), name=CLOUD_APP, route_prefix=None)
-        serve.run(app.site(site), name=site_app_name(site.site), route_prefix="/")
         if scheduler is not None:
             serve.run(app.scheduler(scheduler), name=SCHEDULER_APP, route_prefix=None)
+        # Last, so that the first request that gets in already goes by the scheduler's plans.
+        serve.run(app.site(site), name=site_app_name(site.site), route_prefix="/")
 
 
 def _node(labels: dict[str, str]) -> dict[str, Any]:
