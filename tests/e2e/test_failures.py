@@ -68,7 +68,8 @@ def test_too_short_a_deadline_is_a_504(client, plans):
 def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
     """A deadline that allows some blocks gets their exit as a best effort, not an error."""
     plans.push(12, threshold=0.0)
-    whole = wait_for(client, 10, exit=12)["stages"]
+    answers = [wait_for(client, 10, exit=12)["stages"] for _ in range(10)]
+    whole = min(answers, key=lambda stages: stages["total_ms"])
     statuses = set()
     for percent in range(30, 160, 2):  # of what all blocks took, beyond what goes before them
         deadline_ms = whole["total_ms"] - whole["edge_ms"] * (1 - percent / 100)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
-RECENT_LINKS = 32  # crossings that the look at the budget before sending remembers
+RECENT_CROSSINGS = 32  # of which the quickest tells what a call takes beside its work
 
 
 class EdgeCall(Protocol):
@@ -76,7 +76,9 @@ class Flow:
         self._digest = digest
         self._tracing = tracing
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
-        self._links_ms: deque[float] = deque(maxlen=RECENT_LINKS)
+        self._crossings_ms: dict[Tier, deque[float]] = {
+            tier: deque(maxlen=RECENT_CROSSINGS) for tier in Tier
+        }
 
     async def answer(
         self, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str = ""
@@ -116,7 +118,8 @@ class Flow:
         left_ms = budget.left_ms - ANSWER_MS
         try:
             async with asyncio.timeout(left_ms / 1000):
-                reply = await self._edge(pixels, plan, left_ms, traceparent)
+                there_ms = left_ms - self._crossing_ms(Tier.EDGE)
+                reply = await self._edge(pixels, plan, there_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)
             answer.partition = 0  # the cloud may still do it all
@@ -127,6 +130,7 @@ class Flow:
         stages.edge_ms, stages.encode_ms = reply.edge_ms, reply.encode_ms
         called_ms = (time.perf_counter() - started) * 1000
         stages.edge_wait_ms = max(called_ms - reply.edge_ms - reply.encode_ms, 0.0)
+        self._crossings_ms[Tier.EDGE].append(stages.edge_wait_ms)
         answer.exits.extend(reply.exits)
         if reply.complete:
             answer.status = Status.COMPLETE
@@ -138,14 +142,15 @@ class Flow:
         """Run the cloud's part into ``answer``; with an exit in hand, its failure is none."""
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
-        if left_ms <= min(self._links_ms, default=0.0) or self._rests(Tier.CLOUD):
+        there_ms = left_ms - self._crossing_ms(Tier.CLOUD)
+        if there_ms <= 0 or self._rests(Tier.CLOUD):
             return
         answer.frame_bytes = len(frame)
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
             span.set(frame_bytes=len(frame), partition=answer.partition, level=answer.level)
             try:
                 async with asyncio.timeout(left_ms / 1000):
-                    reply = await self._cloud(frame, plan.thresholds, left_ms, span.traceparent)
+                    reply = await self._cloud(frame, plan.thresholds, there_ms, span.traceparent)
             except (TierLostError, OverloadError, FrameError, CodecError, TimeoutError) as err:
                 span.set(error=type(err).__name__)
                 if isinstance(err, TierLostError):
@@ -158,10 +163,14 @@ class Flow:
         stages.cloud_ms = reply.cloud_ms
         in_cloud_ms = reply.cloud_wait_ms + reply.decode_ms + reply.cloud_ms
         stages.link_ms = max((time.perf_counter() - started) * 1000 - in_cloud_ms, 0.0)
-        self._links_ms.append(stages.link_ms)
+        self._crossings_ms[Tier.CLOUD].append(stages.link_ms)
         answer.exits.extend(reply.exits)
         if reply.complete:
             answer.status = Status.COMPLETE
+
+    def _crossing_ms(self, tier: Tier) -> float:
+        """What a call takes there and back: a tier must be done that much before the deadline."""
+        return min(self._crossings_ms[tier], default=0.0)
 
     def _rest(self, tier: Tier) -> None:
         """Leave a tier alone for a while: a call to one that is gone waits for its deadline."""
