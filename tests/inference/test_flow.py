@@ -37,6 +37,8 @@ class Tiers:
         self.cloud_side = CloudSide(network, DIGEST, Pace(pace))
         self.fault = {"edge": None, "cloud": None}
         """An error to raise, or seconds to wait first."""
+        self.budgets_ms = {"edge": [], "cloud": []}
+        """What each call was given."""
         self.asked = []
         """(tier, traceparent) of each call."""
         self.frames = []
@@ -45,6 +47,7 @@ class Tiers:
 
     async def edge(self, pixels, plan, budget_ms, traceparent):
         """Run blocks 1..p."""
+        self.budgets_ms["edge"].append(budget_ms)
         await self.meet("edge", traceparent)
         budget = Budget(budget_ms)
         return self.edge_side.run(pixels, plan, budget)
@@ -52,6 +55,7 @@ class Tiers:
     async def cloud(self, frame, thresholds, budget_ms, traceparent):
         """Run blocks p+1..N."""
         self.frames.append(frame)
+        self.budgets_ms["cloud"].append(budget_ms)
         await self.meet("cloud", traceparent)
         budget = Budget(budget_ms)
         job = self.cloud_side.admit(frame, thresholds, budget)
@@ -258,6 +262,17 @@ async def test_a_cloud_out_of_time_is_the_best_effort(flow, tiers, pixels, make_
     answer = await flow.answer(pixels, make_plan(2), budget)
     assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, [*EDGE_2, (3, "cloud")])
     check(answer, budget)
+
+
+@pytest.mark.parametrize("tier", ["edge", "cloud"])
+async def test_what_a_crossing_takes_is_kept_back(flow, tiers, pixels, make_plan, tier):
+    """Once a crossing was seen, a tier gets that much less, so that its best effort is in time."""
+    tiers.fault[tier] = 0.02
+    plan = make_plan(partition=2)
+    for _ in range(2):
+        await flow.answer(pixels, plan, Budget(2_000))
+    first_ms, second_ms = tiers.budgets_ms[tier]
+    assert second_ms <= first_ms + 1 - 20
 
 
 async def test_nothing_is_sent_that_cannot_be_back_in_time(flow, tiers, pixels, make_plan):
