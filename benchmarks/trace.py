@@ -61,7 +61,7 @@ def show(spans: list[dict], answer: dict) -> None:
     """Print the spans and what the answer said of the same times."""
     stages = answer["stages"]
     told_ms = {
-        "xpi.request": stages["decode_image_ms"] + stages["total_ms"],
+        "xpi.request": stages["total_ms"],
         "xpi.edge": stages["edge_ms"] + stages["encode_ms"],
         "xpi.link": sum(stages[f"{name}_ms"] for name in ("link", "cloud_wait", "decode", "cloud")),
         "xpi.cloud": sum(stages[f"{name}_ms"] for name in ("cloud_wait", "decode", "cloud")),
