@@ -8,6 +8,7 @@ crosses the link at the partition point. Prints which node ran which deployment 
 """
 
 import argparse
+from collections.abc import Sequence
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ from ray import serve
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 from benchmarks.result import write
 from deployments.args import CloudArgs, SiteArgs, site_app_name
@@ -59,7 +61,9 @@ def main() -> None:
     print(write("partitions", settings, rows))
 
 
-def _serve(client, images, labels, names, count: int) -> dict[str, object]:  # noqa: ANN001
+def _serve(
+    client: httpx.Client, images: Tensor, labels: Tensor, names: Sequence[str], count: int
+) -> dict[str, object]:
     right, sizes, tiers = 0, [], []
     for image, label in track(zip(images[:count], labels[:count], strict=True), total=count):
         request = {

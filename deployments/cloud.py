@@ -13,11 +13,10 @@ import torch
 
 from deployments.args import CloudArgs
 from xpi_ray.bundle import Bundle
-from xpi_ray.compression.codec import IMAGE_CODEC
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply, CloudSide, Job
+from xpi_ray.inference.edge import image_frame
 from xpi_ray.inference.pace import Pace
-from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
@@ -41,9 +40,7 @@ class CloudExecutor:
     def _warm_up(self, network: ProgressiveNetwork, digest: bytes) -> None:
         """Pay for first runs now, not in the first request."""
         pixels = np.zeros((3, *network.image_size), np.uint8)
-        payload = IMAGE_CODEC.encode(pixels)
-        logits = np.empty(0, np.float32)
-        frame = pack(Frame(digest, 0, 0, (3, *network.image_size), logits, payload))
+        frame = image_frame(pixels, digest)
         for _ in range(WARM_UP_RUNS):
             self._side.admit(frame, (0.0,) * network.num_blocks, Budget(60_000))
             while self._side.waiting:

@@ -28,9 +28,9 @@ TURN_MS = 2.0  # of blocks, after which the event loop gets a turn
 class EdgeExecutor:
     """One at a time, in order of arrival; each request's budget counts its wait."""
 
-    def __init__(self, args: SiteArgs) -> None:
+    def __init__(self, args: SiteArgs, bundle: Bundle | None = None) -> None:
         torch.set_num_threads(args.edge_threads)
-        bundle = Bundle.load(args.bundle)
+        bundle = bundle or Bundle.load(args.bundle)  # within the router it is read already
         network: ProgressiveNetwork = bundle.network.prepare()
         if args.edge_slowdown > 1:
             network = SlowedNetwork(network, args.edge_slowdown)

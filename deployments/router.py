@@ -59,7 +59,7 @@ class Router:
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
         self._flow = Flow(
-            EdgeExecutor(args).run if edge is None else EdgeHandle(edge),
+            EdgeExecutor(args, bundle).run if edge is None else EdgeHandle(edge),
             CloudHandle(DeploymentHandle("CloudExecutor", CLOUD_APP)),
             bundle.digest,
             self._tracing,

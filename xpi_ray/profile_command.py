@@ -51,10 +51,9 @@ def profile(
 ) -> None:
     """Measure what each block of a bundle takes on this machine, one image at a time."""
     loaded = Bundle.load(bundle)
-    torch.set_num_threads(threads)
     network = copy.deepcopy(loaded.network).prepare()  # the copy is folded, the bundle is not
     level = loaded.manifest.static_plan.level
-    measured = measure_profile(network, _noise(network.image_size), level, repeats)
+    measured = measure_profile(network, _noise(network.image_size), level, repeats, threads)
     if output is not None:
         profiles = {**loaded.manifest.profiles, "default": measured}
         manifest = loaded.manifest.model_copy(update={"profiles": profiles})

@@ -42,7 +42,7 @@ def test_multiplications_are_those_of_a_hand_count():
 
 def test_a_profile_has_a_time_for_every_block(network, images):
     """All times are positive, and it says what they were measured on."""
-    profile = measure_profile(network, images, level=1, repeats=3)
+    profile = measure_profile(network, images, level=1, repeats=3, threads=torch.get_num_threads())
     assert len(profile.block_ms) == network.num_blocks
     assert min(*profile.block_ms, profile.encode_ms, profile.decode_ms) > 0
     assert profile.threads == torch.get_num_threads()

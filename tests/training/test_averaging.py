@@ -2,8 +2,7 @@ import copy
 
 import torch
 
-from xpi_ray.training.averaging import average_into
-from xpi_ray.training.command import averaged_if_better
+from xpi_ray.training.averaging import average_into, averaged_if_better
 from xpi_ray.training.trainer import exit_accuracies
 
 

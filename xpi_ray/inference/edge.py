@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xpi_ray.compression.codec import LADDER
+from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
@@ -123,6 +123,13 @@ class EdgeRun:
         logits = self._state.logits[0].numpy()
         shape = (carry.shape[0], carry.shape[1], carry.shape[2])
         return pack(Frame(self._digest, plan.partition, plan.level, shape, logits, payload))
+
+
+def image_frame(pixels: Pixels, digest: bytes) -> bytes:
+    """The frame of partition 0: the image itself, and no exit."""
+    channels, height, width = pixels.shape
+    payload = IMAGE_CODEC.encode(pixels)
+    return pack(Frame(digest, 0, 0, (channels, height, width), np.empty(0, np.float32), payload))
 
 
 def exit_answer(state: State, block: int, tier: Tier, row: int = 0) -> ExitAnswer:

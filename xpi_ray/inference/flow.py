@@ -14,9 +14,6 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-import numpy as np
-
-from xpi_ray.compression.codec import IMAGE_CODEC
 from xpi_ray.errors import (
     CodecError,
     DeadlineError,
@@ -28,8 +25,7 @@ from xpi_ray.errors import (
 from xpi_ray.inference.answer import Answer, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
-from xpi_ray.inference.edge import EdgeReply, Pixels
-from xpi_ray.link.frame import Frame, pack
+from xpi_ray.inference.edge import EdgeReply, Pixels, image_frame
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
@@ -112,8 +108,7 @@ class Flow:
     ) -> bytes:
         """Run the edge's part into ``answer`` and return the frame to send, if any."""
         if plan.partition == 0 or self._rests(Tier.EDGE):
-            answer.partition = 0
-            return self._image_frame(pixels)
+            return self._send_whole(answer, pixels)
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
         try:
@@ -122,8 +117,7 @@ class Flow:
                 reply = await self._edge(pixels, plan, there_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)
-            answer.partition = 0  # the cloud may still do it all
-            return self._image_frame(pixels)
+            return self._send_whole(answer, pixels)
         except TimeoutError:
             return b""
         stages = answer.stages
@@ -179,8 +173,7 @@ class Flow:
     def _rests(self, tier: Tier) -> bool:
         return time.perf_counter() < self._rests_until_s[tier]
 
-    def _image_frame(self, pixels: Pixels) -> bytes:
-        channels, height, width = pixels.shape
-        logits = np.empty(0, np.float32)
-        payload = IMAGE_CODEC.encode(pixels)
-        return pack(Frame(self._digest, 0, 0, (channels, height, width), logits, payload))
+    def _send_whole(self, answer: Answer, pixels: Pixels) -> bytes:
+        """The frame by which the cloud may do it all."""
+        answer.partition = 0
+        return image_frame(pixels, self._digest)

@@ -46,7 +46,7 @@ def count_macs(network: ProgressiveNetwork) -> list[int]:
 
 
 def measure_profile(
-    network: ProgressiveNetwork, images: Tensor, level: int, repeats: int = 50
+    network: ProgressiveNetwork, images: Tensor, level: int, repeats: int = 50, threads: int = 1
 ) -> Profile:
     """Time every block and the codec of ``level`` for single images on this machine.
 
@@ -55,7 +55,19 @@ def measure_profile(
         images: Real ones, uint8 (n, 3, H, W); used in turn.
         level: Rung of the ladder to time.
         repeats: Runs of which the median counts.
+        threads: Threads that an image's blocks run on; a serving replica has one.
     """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _measure_profile(network, images, level, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure_profile(
+    network: ProgressiveNetwork, images: Tensor, level: int, repeats: int
+) -> Profile:
     times: list[list[float]] = [[] for _ in range(network.num_blocks)]
     codec_ms: list[tuple[float, float]] = []
     with torch.inference_mode():

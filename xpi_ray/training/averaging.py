@@ -6,13 +6,15 @@ Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalizat
 sections 3.2 and 3.3: ends of learning-rate cycles, averaged, then batch norms re-estimated.
 """
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from xpi_ray.networks.progressive import ProgressiveNetwork
-from xpi_ray.training.data import Split, batches
+from xpi_ray.training.data import Split, Splits, batches
+from xpi_ray.training.trainer import exit_accuracies
 
 NORM_BATCHES = 60  # of augmented training images, for the statistics of the norms
 BATCH_SIZE = 250
@@ -41,3 +43,19 @@ def average_into(network: ProgressiveNetwork, other: Mapping[str, Tensor], train
             break
         network(images)
     network.eval()
+
+
+def averaged_if_better(
+    network: ProgressiveNetwork,
+    other: Mapping[str, Tensor],
+    splits: Splits,
+    accuracies: list[float],
+) -> list[float]:
+    """Average the network with ``other`` where its last exit gains; returns its accuracies."""
+    before = copy.deepcopy(network.state_dict())
+    average_into(network, other, splits.train)
+    averaged = exit_accuracies(network, splits.validation)
+    if averaged[-1] > accuracies[-1]:
+        return averaged
+    network.load_state_dict(before)
+    return accuracies

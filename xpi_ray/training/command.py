@@ -1,6 +1,5 @@
 """`xpi train`: from a data set to a trained network, and a bundle of it, in a run's folder."""
 
-import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.averaging import average_into
-from xpi_ray.training.data import Splits, load
+from xpi_ray.training.averaging import averaged_if_better
+from xpi_ray.training.data import load
 from xpi_ray.training.objectives import JointCrossEntropy, rising_weights
 from xpi_ray.training.packing import pack
-from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
+from xpi_ray.training.trainer import Trainer, TrainingConfig, read_weights
 
 BUNDLE = "bundle"  # folder of the bundle, beside the trainer's own files
 FIRST_EXIT_WEIGHT = 0.3
@@ -99,19 +98,6 @@ def train(
         table.add_row(str(number), f"{accuracy:.2%}")
     Console().print(table)
     typer.echo(f"xpi serve --bundle {output / BUNDLE}")
-
-
-def averaged_if_better(
-    network: XpiNetwork, other: dict[str, Tensor], splits: Splits, accuracies: list[float]
-) -> list[float]:
-    """Average the network with ``other`` where its last exit gains; returns its accuracies."""
-    before = copy.deepcopy(network.state_dict())
-    average_into(network, other, splits.train)
-    averaged = exit_accuracies(network, splits.validation)
-    if averaged[-1] > accuracies[-1]:
-        return averaged
-    network.load_state_dict(before)
-    return accuracies
 
 
 def colour_statistics(

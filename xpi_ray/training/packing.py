@@ -6,8 +6,6 @@ network, validation split ─► outcomes, profile, thresholds, plan ─► Bund
 import copy
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from xpi_ray.bundle import Bundle, Calibration, Manifest, NetworkEntry, Preprocessing
 from xpi_ray.exits.calibration import calibrate
@@ -20,7 +18,6 @@ from xpi_ray.profiles.measure import (
     measure_profile,
     silent,
 )
-from xpi_ray.profiles.table import Profile
 from xpi_ray.training.data import Splits
 
 TOLERANCES = (0.005, 0.02, 0.05)
@@ -58,7 +55,7 @@ def pack(network: XpiNetwork, splits: Splits, version: str, track: Track = silen
         labels=splits.classes,
         preprocessing=Preprocessing(size=network.image_size),
         macs=tuple(macs),
-        profiles={"default": _profile(serving, validation.images)},
+        profiles={"default": measure_profile(serving, validation.images, STATIC_LEVEL)},
         calibrations=tuple(calibrations),
         static_plan=Plan(
             version=0,
@@ -68,13 +65,3 @@ def pack(network: XpiNetwork, splits: Splits, version: str, track: Track = silen
         ),
     )
     return Bundle(manifest, network, outcomes)
-
-
-def _profile(network: XpiNetwork, images: Tensor) -> Profile:
-    """Block times on one thread, which is what a serving replica has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return measure_profile(network, images, STATIC_LEVEL)
-    finally:
-        torch.set_num_threads(threads)
