@@ -267,12 +267,12 @@ async def test_a_cloud_out_of_time_is_the_best_effort(flow, tiers, pixels, make_
 @pytest.mark.parametrize("tier", ["edge", "cloud"])
 async def test_what_a_crossing_takes_is_kept_back(flow, tiers, pixels, make_plan, tier):
     """Once a crossing was seen, a tier gets that much less, so that its best effort is in time."""
-    tiers.fault[tier] = 0.02
+    tiers.fault[tier] = 0.2
     plan = make_plan(partition=2)
     for _ in range(2):
-        await flow.answer(pixels, plan, Budget(2_000))
+        await flow.answer(pixels, plan, Budget(10_000))
     first_ms, second_ms = tiers.budgets_ms[tier]
-    assert second_ms <= first_ms + 1 - 20
+    assert second_ms <= first_ms - 100
 
 
 async def test_nothing_is_sent_that_cannot_be_back_in_time(flow, tiers, pixels, make_plan):
