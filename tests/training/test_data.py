@@ -9,11 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from xpi_ray.errors import DataError
 from xpi_ray.training import data
-from xpi_ray.training.data import CIFAR10_CLASSES, CROP_PADDING, Split, augment, batches, load
+from xpi_ray.training.archives import CIFAR10_CLASSES, SOURCES, Archive
+from xpi_ray.training.data import (
+    CROP_PADDING,
+    DATA_SETS,
+    Split,
+    augment,
+    batches,
+    data_folder,
+    load,
+    take,
+)
 
 RECORDS = 4  # in each file of the archive that tests make
 MEMBERS = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -41,16 +50,19 @@ def archive(members=MEMBERS):
 
 
 @pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    """A machine without data sets, whose home is empty."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("XPI_DATA_DIR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def fetched_from(monkeypatch):
+    """Returns a function after which CIFAR-10 comes from another URL, as other bytes."""
+
+    def declare(url, content):
+        archive = Archive(url, len(content), hashlib.sha256(content).hexdigest())
+        source = SOURCES["cifar10"]._replace(archives=(archive,))
+        monkeypatch.setitem(SOURCES, "cifar10", source)
+
+    return declare
 
 
 @pytest.fixture
-def served(nowhere, monkeypatch):
+def served(nowhere, monkeypatch, fetched_from):
     """Returns a function that serves bytes over HTTP in the official archive's place."""
     servers = []
 
@@ -70,11 +82,9 @@ def served(nowhere, monkeypatch):
         thread.start()
         servers.append((server, thread))
         url = f"http://127.0.0.1:{server.server_address[1]}/cifar-10-binary.tar.gz"
-        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_URL", url)
-        declared = content if declared is None else declared
-        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_BYTES", len(declared))
-        monkeypatch.setattr(data, "CIFAR10_ARCHIVE_SHA256", hashlib.sha256(declared).hexdigest())
-        monkeypatch.setattr(data, "VALIDATION_IMAGES", 5)
+        fetched_from(url, content if declared is None else declared)
+        data_set = DATA_SETS["cifar10"]._replace(validation_images=5)
+        monkeypatch.setitem(DATA_SETS, "cifar10", data_set)
         return asked
 
     yield serve
@@ -143,9 +153,9 @@ def test_a_failed_download_says_what_to_do(served, status):
         load("cifar10")
 
 
-def test_an_unreachable_server_says_what_to_do(nowhere, monkeypatch):
+def test_an_unreachable_server_says_what_to_do(nowhere, fetched_from):
     """Nothing listens: the message names the variable, and nothing is left behind."""
-    monkeypatch.setattr(data, "CIFAR10_ARCHIVE_URL", "http://127.0.0.1:1/x")
+    fetched_from("http://127.0.0.1:1/x", b"")
     with pytest.raises(DataError, match=r"\$XPI_DATA_DIR"):
         load("cifar10")
     assert not list((nowhere / "home" / ".cache" / "xpi_ray").iterdir())
@@ -160,59 +170,11 @@ def test_an_archive_without_a_file_is_refused(served):
 
 def test_an_unknown_data_set_is_refused():
     """The message names what came and what is known."""
-    with pytest.raises(DataError, match="'mnist'; known: cifar10"):
-        load("mnist")
-
-
-def sheets(path, pixels, labels, heights):
-    """Write images (n, h, w, 3) as lossless sheets of the given numbers of images."""
-    files, start = [], 0
-    for count in heights:
-        part = pixels[start : start + count]
-        buffer = io.BytesIO()
-        Image.fromarray(part.reshape(-1, part.shape[2], 3)).save(buffer, "PNG")
-        files.append(buffer.getvalue())
-        start += count
-    np.savez(
-        path,
-        sheets=np.frombuffer(b"".join(files), np.uint8),
-        sheet_offsets=np.cumsum([0, *map(len, files)]),
-        shape=np.array(pixels.shape),
-        labels=labels,
-    )
-
-
-def test_a_folder_with_the_data_is_read_first(nowhere, monkeypatch):
-    """$XPI_DATA_DIR comes before any download; rows, columns and colours stay in place."""
-    rng = np.random.default_rng(0)
-    folder = nowhere / "data"
-    folder.mkdir()
-    pixels = rng.integers(0, 256, (7, 3, 2, 3), np.uint8)
-    sheets(folder / "cifar10_train.npz", pixels, np.arange(7), [4, 3])
-    sheets(folder / "cifar10_test.npz", pixels[::-1], np.arange(7), [7])
-    monkeypatch.setenv("XPI_DATA_DIR", str(folder))
-    monkeypatch.setattr(data, "VALIDATION_IMAGES", 2)
-    splits = load("cifar10")
-    assert splits.test.images.dtype == torch.uint8
-    assert (splits.test.images.numpy() == pixels[::-1].transpose(0, 3, 1, 2)).all()
-    for part in (splits.train, splits.validation):
-        for image, label in zip(part.images, part.labels, strict=True):
-            assert (image.numpy() == pixels[int(label)].transpose(2, 0, 1)).all()
-    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == [
-        *range(7)
-    ]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off"])
-def test_a_damaged_folder_is_named(nowhere, monkeypatch, content):
-    """A file of the folder that is missing or cut off is named, not a traceback."""
-    np_file = nowhere / "cifar10_train.npz"
-    sheets(np_file, np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1), [1])
-    if content is not None:
-        (nowhere / "cifar10_test.npz").write_bytes(content)
-    monkeypatch.setenv("XPI_DATA_DIR", str(nowhere))
-    with pytest.raises(DataError, match=r"cifar10_test\.npz"):
-        load("cifar10")
+    for use in (load, data_folder):
+        with pytest.raises(
+            DataError, match="'svhn'; known: cifar10, cifar100, tiny_imagenet, mnist"
+        ):
+            use("svhn")
 
 
 def test_the_real_data_set_has_its_official_sizes(cifar10):
@@ -235,6 +197,39 @@ def test_the_real_split_is_fixed_by_its_seed(cifar10):
     assert (cifar10.validation.labels.numpy() == official[order[:5_000]]).all()
     assert (cifar10.train.labels.numpy() == official[order[5_000:]]).all()
     assert order[:4].tolist() == [36_989, 11_032, 34_567, 37_484]
+
+
+def real(name):
+    """A real data set, where it lies at hand; nothing is fetched."""
+    if data_folder(name) is None:
+        pytest.skip(
+            f"no {DATA_SETS[name].train_file} in $XPI_DATA_DIR or ../shared/data; set "
+            "XPI_DATA_DIR to a folder that holds it"
+        )
+    return load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "shape", "known"),
+    [
+        ("cifar100", (36_000, 4_000, 10_000), (3, 32, 32), {0: "apple", 99: "worm"}),
+        ("tiny_imagenet", (18_000, 2_000, 10_000), (3, 64, 64), {0: "Egyptian cat", 4: "lemon"}),
+        ("mnist", (18_000, 2_000, 10_000), (3, 28, 28), {3: "3"}),
+    ],
+)
+def test_the_other_real_data_sets_have_the_sizes_of_the_folder(name, sizes, shape, known):
+    """Their train splits are parts of the official ones; test is whole, every class in it."""
+    splits = real(name)
+    parts = splits.train, splits.validation, splits.test
+    assert [tuple(part.images.shape) for part in parts] == [(n, *shape) for n in sizes]
+    classes = len(set(splits.classes))
+    assert classes == len(splits.classes) == {"cifar100": 100, "mnist": 10}.get(name, 200)
+    assert {label: splits.classes[label] for label in known} == known
+    each = splits.test.labels.bincount()
+    assert len(each) == classes
+    assert name == "mnist" or set(each.tolist()) == {10_000 // classes}
+    assert {part.mirrored for part in parts} == {name != "mnist"}
+    assert len(take(splits.train, 5_000).labels.unique()) == classes
 
 
 def pixels_of(image):
@@ -263,16 +258,19 @@ def test_augmented_images_are_crops_of_the_padded_one():
     """Each is a window of the reflected image, mirrored or not, and all windows occur."""
     image = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(1, 3, 8, 8)
     padded = np.pad(image[0].numpy(), [(0, 0), (4, 4), (4, 4)], mode="reflect")
-    windows = {}
+    windows, straight = {}, set()
     for top in range(9):
         for left in range(9):
             window = padded[:, top : top + 8, left : left + 8]
             windows[window.tobytes()] = (top, left, False)
+            straight.add(window.tobytes())
             windows[window[:, :, ::-1].tobytes()] = (top, left, True)
     generator = torch.Generator().manual_seed(0)
     found = augment(image.expand(3_000, -1, -1, -1), generator).numpy()
     places = {windows[each.tobytes()] for each in found}
     assert places == set(windows.values())
+    found = augment(image.expand(1_000, -1, -1, -1), generator, mirrored=False).numpy()
+    assert {each.tobytes() for each in found} == straight
 
 
 def test_batches_are_full_shuffled_and_labelled():
@@ -286,3 +284,32 @@ def test_batches_are_full_shuffled_and_labelled():
         seen += labels.tolist()
     assert len(seen) == len(set(seen)) == 20
     assert seen != sorted(seen)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_batches_mirror_only_what_may_be(mirrored):
+    """Columns that grow from left to right shrink in some images, or in none."""
+    ramp = torch.arange(20, dtype=torch.uint8).expand(64, 3, 20, 20)
+    split = Split(ramp, torch.zeros(64, dtype=torch.int64), mirrored)
+    ((images, _),) = batches(split, 64, torch.Generator().manual_seed(0))
+    middle = images[:, 0, 10].int()
+    assert (middle[:, 9] > middle[:, 10]).any() == mirrored
+
+
+@given(n=st.integers(1, 9), mirrored=st.booleans())
+def test_taking_keeps_the_first(n, mirrored):
+    """Images and labels stay together and in order, and a digit stays a digit."""
+    values = torch.arange(9, dtype=torch.uint8)
+    split = Split(values.view(-1, 1, 1, 1).expand(-1, 3, 6, 6), values.long(), mirrored)
+    some = take(split, n)
+    assert some.labels.tolist() == list(range(n))
+    assert torch.equal(some.images[:, 0, 0, 0].long(), some.labels)
+    assert some.mirrored == mirrored
+
+
+@pytest.mark.parametrize("n", [-1, 0, 5])
+def test_no_more_are_taken_than_there_are(n):
+    """Asked for none or too many, the message says how many there are."""
+    split = Split(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(DataError, match=f"1 to 4 .*got {n}"):
+        take(split, n)
