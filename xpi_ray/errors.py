@@ -12,6 +12,7 @@
       FrameError                      bytes from the link are not a frame
       CodecError                      a frame's payload does not decode to what it declares
       DataError                       a data set is missing or damaged
+      TrainingError                   a training cannot be done as asked
       PlanError                       a plan does not fit the network, or is not finite
       PlacementError                  a node label that a deployment needs is missing
       TierLostError                   an edge or cloud replica died or cannot be reached
@@ -87,6 +88,10 @@ class CodecError(XpiError):
 
 class DataError(XpiError):
     """A data set is missing, or not what its checksum says."""
+
+
+class TrainingError(XpiError):
+    """A training cannot be done as asked, or lacks a package that it needs."""
 
 
 class PlanError(XpiError):

@@ -12,13 +12,14 @@ from xpi_ray.networks.block import FUSION_TEMPERATURE, BlockSpec, ConvNorm, Extr
 def block():
     """A block of three classes that keeps two of its five channels."""
     torch.manual_seed(0)
-    return XpiBlock(3, BlockSpec(channels=5, branch_channels=2), 3).eval()
+    spec = BlockSpec(channels=5, branch_channels=2)
+    return XpiBlock(Extractor(3, spec), spec, 3).eval()
 
 
 @given(weight=st.floats(-1e4, 1e4))
 def test_alpha_is_a_share(weight):
     """α = sigmoid(w / T) lies in 0..1 for any weight, and rises with it."""
-    block = XpiBlock(1, BlockSpec(channels=2, branch_channels=1), 2)
+    block = XpiBlock(nn.Identity(), BlockSpec(channels=2, branch_channels=1), 2)
     with torch.no_grad():
         block.fusion_weight.fill_(weight)
         expected = torch.sigmoid(torch.tensor(weight) / FUSION_TEMPERATURE)

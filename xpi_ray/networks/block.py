@@ -43,14 +43,11 @@ class BlockSpec(Frozen):
         return self
 
 
-class ConvNorm(nn.Sequential):
-    """3x3 convolution and batch norm, which ``fold`` makes one convolution for serving."""
+class FoldableConv(nn.Sequential):
+    """Convolution and batch norm, which ``fold`` makes one convolution for serving."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__(conv, norm)
 
     def fold(self) -> None:
         """Merge the batch norm's running statistics into the convolution, in place."""
@@ -58,6 +55,19 @@ class ConvNorm(nn.Sequential):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             self[0] = nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm.eval())
             self[1] = nn.Identity()
+
+
+class ConvNorm(FoldableConv):
+    """3x3 convolution, or one of another odd size, and batch norm."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3
+    ) -> None:
+        padding = kernel // 2
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
 
 
 class Extractor(nn.Module):
@@ -105,12 +115,18 @@ class Branch(nn.Module):
 
 
 class XpiBlock(nn.Module):
-    """Extractor, branch and fused exit."""
+    """Extractor, branch and fused exit.
 
-    def __init__(self, in_channels: int, spec: BlockSpec, num_classes: int) -> None:
+    Args:
+        extractor: Makes features of ``spec.channels`` from a carry.
+        spec: The block's shape.
+        num_classes: K.
+    """
+
+    def __init__(self, extractor: nn.Module, spec: BlockSpec, num_classes: int) -> None:
         super().__init__()
         self.spec = spec
-        self.extractor = Extractor(in_channels, spec)
+        self.extractor = extractor
         self.branch = Branch(spec, num_classes)
         self.fusion_weight = nn.Parameter(torch.zeros(()))  # w_i
 

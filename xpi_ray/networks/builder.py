@@ -3,6 +3,7 @@
 from pydantic import JsonValue
 
 from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.networks.trunk import TrunkNetwork, TrunkSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 
 
@@ -12,6 +13,9 @@ def build(kind: str, spec: JsonValue) -> ProgressiveNetwork:
     Raises:
         ValueError: The kind is unknown, or the spec does not describe a network of that kind.
     """
-    if kind != "xpi":
-        raise ValueError(f"unknown kind of network {kind!r}; this version knows: xpi")
-    return XpiNetwork(XpiSpec.model_validate(spec))
+    if kind == XpiNetwork.kind:
+        return XpiNetwork(XpiSpec.model_validate(spec))
+    if kind == TrunkNetwork.kind:
+        return TrunkNetwork(TrunkSpec.model_validate(spec))
+    known = f"{XpiNetwork.kind}, {TrunkNetwork.kind}"
+    raise ValueError(f"unknown kind of network {kind!r}; this version knows: {known}")

@@ -1,14 +1,15 @@
 """The Xpi network: any number of Xpi blocks in a row, behind the progressive contract."""
 
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from xpi_ray.config import Frozen
-from xpi_ray.networks.block import BlockSpec, ConvNorm, XpiBlock
+from xpi_ray.networks.block import BlockSpec, Extractor, FoldableConv, XpiBlock
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 
 IMAGE_CHANNELS = 3
@@ -37,6 +38,8 @@ class XpiSpec(Frozen):
 class XpiNetwork(ProgressiveNetwork):
     """A stack of Xpi blocks."""
 
+    kind: ClassVar[str] = "xpi"
+    """What a bundle's manifest calls this kind of network."""
     mean: Tensor
     std: Tensor
 
@@ -47,10 +50,16 @@ class XpiNetwork(ProgressiveNetwork):
         self.image_size = spec.image_size
         self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(spec.std).view(1, -1, 1, 1))
-        self.blocks = nn.ModuleList()
+        self.blocks = nn.ModuleList(
+            XpiBlock(extractor, block, spec.num_classes)
+            for extractor, block in zip(self._extractors(), spec.blocks, strict=True)
+        )
+
+    def _extractors(self) -> Iterator[nn.Module]:
+        """One for each block of the spec, in order."""
         channels = IMAGE_CHANNELS
-        for block in spec.blocks:
-            self.blocks.append(XpiBlock(channels, block, spec.num_classes))
+        for block in self.spec.blocks:
+            yield Extractor(channels, block)
             channels = block.channels - block.branch_channels
 
     @property
@@ -60,11 +69,16 @@ class XpiNetwork(ProgressiveNetwork):
 
     def carry_shape(self, partition: int) -> tuple[int, int, int]:
         """(C-k, h, w) after block ``partition``; (3, H, W) for 0."""
-        channels, (height, width) = IMAGE_CHANNELS, self.image_size
+        if partition == 0:
+            return IMAGE_CHANNELS, *self.image_size
+        height, width = self._extracted_size()
         for block in self.spec.blocks[:partition]:
-            channels = block.channels - block.branch_channels
             height, width = -(-height // block.stride), -(-width // block.stride)
-        return channels, height, width
+        return block.channels - block.branch_channels, height, width
+
+    def _extracted_size(self) -> tuple[int, int]:
+        """Height and width of what block 1's strides begin with."""
+        return self.image_size
 
     def advance(self, state: State, block: int) -> State:
         """Run block ``block`` (1..N) on the state that the block before it returned."""
@@ -81,6 +95,10 @@ class XpiNetwork(ProgressiveNetwork):
         features: Tensor = self.block(block).extractor(carry)
         return features
 
+    def thaw(self) -> None:
+        """Make all blocks trainable again, after a training that froze them in turn."""
+        self.requires_grad_(True)
+
     def block(self, number: int) -> XpiBlock:
         """Block ``number``, 1..N."""
         block = self.blocks[number - 1]
@@ -91,7 +109,7 @@ class XpiNetwork(ProgressiveNetwork):
         """Make the network ready to serve, in place: norms folded, channels last."""
         super().prepare()
         for module in self.modules():
-            if isinstance(module, ConvNorm):
+            if isinstance(module, FoldableConv):
                 module.fold()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
