@@ -1,18 +1,25 @@
+import copy
 import dataclasses
 import hashlib
 import json
 import shutil
 import subprocess
 
+import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save as save_arrays
+from safetensors.torch import save as save_tensors
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
+from xpi_ray.bundle import CENTRES, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
 from xpi_ray.compression.codec import LADDER
 from xpi_ray.errors import BundleError
+from xpi_ray.networks.architectures import xpi12
+from xpi_ray.networks.xpi import XpiNetwork
 
 FILES = (MANIFEST, WEIGHTS, OUTCOMES, SUMS)
 MAX_DEFAULT_BYTES = 10 << 20
@@ -24,9 +31,25 @@ def folder(bundle_folder, tmp_path):
     return shutil.copytree(bundle_folder, tmp_path / "copy")
 
 
+@pytest.fixture
+def learned():
+    """Centres of one carry, as a training leaves them."""
+    return {
+        "block1_centres4": torch.tensor([-0.25, 0.0, 0.1, 7.0]),
+        "block1_centres2": torch.ones(2),
+    }
+
+
+@pytest.fixture
+def quantised_folder(bundle, learned, tmp_path):
+    """The small bundle with centres, to be spoilt."""
+    dataclasses.replace(bundle, centres=learned).save(tmp_path / "quantised")
+    return tmp_path / "quantised"
+
+
 def seal(folder):
     """Make the hashes right again, as one who forges a bundle would."""
-    names = (MANIFEST, OUTCOMES, WEIGHTS)
+    names = [name for name in (CENTRES, MANIFEST, OUTCOMES, WEIGHTS) if (folder / name).exists()]
     hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
     lines = [f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True)]
     (folder / SUMS).write_text("".join(lines))
@@ -77,6 +100,45 @@ def test_a_saved_bundle_replaces_another(bundle, folder):
     assert Bundle.load(folder).manifest.version == "8"
 
 
+def test_rounded_weights_take_half_the_room(bundle, tmp_path):
+    """Of weights that 16 bits hold the file is half as large, and none of them changes."""
+    torch.manual_seed(0)
+    network = XpiNetwork(xpi12(10, (32, 32), (0.5,) * 3, (0.2,) * 3))
+    sizes = []
+    for each in (network, copy.deepcopy(network).half().float()):
+        dataclasses.replace(bundle, network=each).save(tmp_path)
+        sizes.append((tmp_path / WEIGHTS).stat().st_size)
+    assert sizes[1] / sizes[0] == pytest.approx(0.5, abs=0.02)
+
+
+def test_weights_that_need_32_bits_are_stored_as_they_are(bundle, tmp_path):
+    """Where no tensor fits into 16 bits the file holds the very weights."""
+    network = copy.deepcopy(bundle.network)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.add_(0.003141592)
+    dataclasses.replace(bundle, network=network).save(tmp_path)
+    assert (tmp_path / WEIGHTS).read_bytes() == save_tensors(network.state_dict())
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    values=npst.arrays(np.float32, 5, elements=st.one_of(st.floats(width=16), st.floats(width=32)))
+)
+def test_no_weight_changes_by_being_stored(bundle, tmp_path, values):
+    """To the last bit: zeros of either sign, the smallest and largest, infinite ones and none."""
+    network = copy.deepcopy(bundle.network)
+    network.block(1).branch.classifier.bias.copy_(torch.from_numpy(values))
+    dataclasses.replace(bundle, network=network).save(tmp_path)
+    loaded = Bundle.load(tmp_path).network.block(1).branch.classifier.bias
+    assert loaded.dtype == torch.float32
+    assert loaded.detach().numpy().tobytes() == values.tobytes()
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed here")
 def test_the_sums_are_those_of_the_tool(bundle_folder):
     """`sha256sum -c SHA256SUMS` checks the three files and finds them whole."""
@@ -86,27 +148,30 @@ def test_the_sums_are_those_of_the_tool(bundle_folder):
     assert ran.stdout.splitlines() == [f"{name}: OK" for name in (MANIFEST, OUTCOMES, WEIGHTS)]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(folder, name):
+@pytest.mark.parametrize("name", [*FILES, CENTRES])
+def test_a_missing_file_is_named(quantised_folder, name):
     """Without any one of its files a bundle is refused by that file's name."""
-    (folder / name).unlink()
+    (quantised_folder / name).unlink()
     with pytest.raises(BundleError, match=f"{name} cannot be read .*; get the bundle anew"):
-        Bundle.load(folder)
+        Bundle.load(quantised_folder)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, OUTCOMES])
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, OUTCOMES, CENTRES])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_damaged_file_is_named(folder, name, damage):
+def test_a_damaged_file_is_named(quantised_folder, name, damage):
     """One flipped byte or a missing end is noticed before the file is read."""
-    content = bytearray((folder / name).read_bytes())
+    content = bytearray((quantised_folder / name).read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / name).write_bytes({"flip": content, "cut": content[:-1], "empty": b""}[damage])
+    damaged = {"flip": content, "cut": content[:-1], "empty": b""}[damage]
+    (quantised_folder / name).write_bytes(damaged)
     with pytest.raises(BundleError, match=f"{name} is damaged: expected sha256 .* found"):
-        Bundle.load(folder)
+        Bundle.load(quantised_folder)
 
 
-def test_no_byte_of_the_sums_can_change(folder):
+@pytest.mark.parametrize("kind", ["folder", "quantised_folder"])
+def test_no_byte_of_the_sums_can_change(request, kind):
     """A flipped byte of a hash, or of a name, is noticed."""
+    folder = request.getfixturevalue(kind)
     sums = (folder / SUMS).read_bytes()
     for place in range(len(sums)):
         damaged = bytearray(sums)
@@ -129,6 +194,42 @@ def test_a_huge_file_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 1_000)
     with pytest.raises(BundleError, match="larger than 1000 bytes"):
         Bundle.load(folder)
+
+
+def test_centres_are_loaded_as_they_were_learnt(bundle, bundle_folder, learned, quantised_folder):
+    """To the last bit, by their names; a bundle without any has no file of them."""
+    found = Bundle.load(quantised_folder).centres
+    assert found.keys() == learned.keys()
+    for name, values in learned.items():
+        assert found[name].dtype == values.dtype
+        assert torch.equal(found[name], values)
+    assert bundle.centres == Bundle.load(bundle_folder).centres == {}
+    assert {file.name for file in bundle_folder.iterdir()} == set(FILES)
+
+
+def test_centres_do_not_outlive_their_bundle(bundle, quantised_folder, bundle_folder):
+    """Saved over one with centres, a bundle without them is what it is elsewhere."""
+    bundle.save(quantised_folder)
+    assert {file.name for file in quantised_folder.iterdir()} == set(FILES)
+    assert Bundle.load(quantised_folder).centres == {}
+    assert Bundle.load(quantised_folder).digest == Bundle.load(bundle_folder).digest
+
+
+def test_centres_belong_to_the_identity(bundle, learned, quantised_folder, bundle_folder):
+    """A bundle with them, and one with others, is another bundle; saved again it is the same."""
+    loaded = Bundle.load(quantised_folder)
+    digests = {loaded.digest, Bundle.load(bundle_folder).digest}
+    loaded.save(quantised_folder)
+    assert Bundle.load(quantised_folder).digest == loaded.digest
+    moved = {name: values + 1 for name, values in learned.items()}
+    dataclasses.replace(bundle, centres=moved).save(quantised_folder)
+    assert len({*digests, Bundle.load(quantised_folder).digest}) == 3
+
+
+def test_centres_that_are_not_listed_are_not_read(folder):
+    """A file that has no hash is no part of the bundle, whatever is in it."""
+    (folder / CENTRES).write_bytes(b"from elsewhere")
+    assert Bundle.load(folder).centres == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{", b"weights"])
@@ -232,7 +333,7 @@ def test_weights_of_another_network_are_refused(folder, bundle):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", bytes(64)])
-@pytest.mark.parametrize("name", [WEIGHTS, OUTCOMES])
+@pytest.mark.parametrize("name", [WEIGHTS, OUTCOMES, CENTRES])
 def test_tensors_that_are_none_are_refused(folder, name, content):
     """Files that are not safetensors are refused, though their hash is right."""
     (folder / name).write_bytes(content)

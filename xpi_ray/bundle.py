@@ -1,6 +1,6 @@
 """A bundle: a folder with all that serving needs, which every node reads and checks.
 
-    training ─► Bundle.save ─► manifest.json, weights.safetensors, outcomes.safetensors, SHA256SUMS
+    training ─► Bundle.save ─► manifest.json, SHA256SUMS, and weights, outcomes, centres.safetensors
     serving  ◄─ Bundle.load ◄─ every file's hash checked; nothing is unpickled
 
 ``SHA256SUMS`` has the form of the tool of that name (``sha256sum -c SHA256SUMS``). Its own hash
@@ -9,16 +9,19 @@ is the bundle's digest, so two nodes with the same digest hold the same bundle t
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field, JsonValue, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from xpi_ray.config import Frozen
 from xpi_ray.errors import BundleError, PlanError
@@ -34,6 +37,7 @@ DIGEST_BYTES = 8  # of the 32; what a frame carries
 MAX_FILE_BYTES = 1 << 30
 
 MANIFEST, WEIGHTS, OUTCOMES = "manifest.json", "weights.safetensors", "outcomes.safetensors"
+CENTRES = "centres.safetensors"  # only where the training learnt some
 SUMS = "SHA256SUMS"
 
 PACKAGED = Path(__file__).parent / "bundles"
@@ -111,6 +115,8 @@ class Bundle:
     manifest: Manifest
     network: ProgressiveNetwork
     outcomes: Outcomes
+    centres: Mapping[str, Tensor] = field(default_factory=dict)
+    """Learned values for carries, ascending, each (m,), by the name ``block<i>_centres<m>``."""
     digest: bytes = b""
     """Its identity, once it was loaded; ``DIGEST_BYTES`` long."""
 
@@ -132,6 +138,7 @@ class Bundle:
             network.load_state_dict(load_tensors(files[WEIGHTS]))
             outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
             manifest.static_plan.check(network.num_blocks, len(outcomes.frame_bytes))
+            centres = load_tensors(files[CENTRES]) if CENTRES in files else {}
         except (SafetensorError, PlanError, KeyError, ValueError, RuntimeError) as err:
             raise BundleError(f"{folder} does not hold together: {err}") from err
         if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
@@ -140,17 +147,23 @@ class Bundle:
                 f"{len(manifest.macs)} block costs for a network of {network.num_classes} classes "
                 f"and {network.num_blocks} blocks"
             )
-        return cls(manifest, network, outcomes, digest)
+        return cls(manifest, network, outcomes, centres, digest)
 
     def save(self, folder: Path) -> None:
-        """Write the bundle; a folder that holds another one is overwritten file by file."""
+        """Write the bundle; a folder that holds another one is overwritten file by file.
+
+        Weights that 16 bits hold exactly take no more; loaded, they are float32 again.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: t.contiguous() for name, t in self.network.state_dict().items()}
+        weights = {name: _narrowed(t).contiguous() for name, t in self.network.state_dict().items()}
         files = {
             MANIFEST: self.manifest.model_dump_json(indent=1).encode() + b"\n",
             WEIGHTS: save_tensors(weights),
             OUTCOMES: save_arrays(self.outcomes.to_arrays()),
         }
+        if self.centres:
+            files[CENTRES] = save_tensors(dict(self.centres))
+        (folder / CENTRES).unlink(missing_ok=True)  # of the other one
         sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
         for name, data in {**files, SUMS: sums.encode()}.items():
             (folder / name).write_bytes(data)
@@ -178,13 +191,16 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     """Every file's content, hashes checked, and the bundle's digest."""
     sums = _read(folder / SUMS)
     expected: dict[str, str] = {}
-    for line in sums.decode(errors="replace").split("\n"):
+    for line in sums.decode(errors="replace").removesuffix("\n").split("\n"):
         digest, _, name = line.partition("  ")
         expected[name] = digest
-    files = {}
     for name in (MANIFEST, WEIGHTS, OUTCOMES):
         if name not in expected:
             raise BundleError(f"{folder / SUMS} does not list {name}; get the bundle anew")
+    for name in expected.keys() - {MANIFEST, WEIGHTS, OUTCOMES, CENTRES}:
+        raise BundleError(f"{folder / SUMS} lists {name!r}, no file of a bundle; get it anew")
+    files = {}
+    for name in expected:
         files[name] = _read(folder / name)
         found = _sha256(files[name])
         if found != expected[name]:
@@ -222,6 +238,13 @@ def _parse_manifest(data: bytes, folder: Path) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as err:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {err}") from err
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """The tensor as float16 where that loses nothing, else as it is."""
+    if tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor):
+        return tensor.half()
+    return tensor
 
 
 def _sha256(data: bytes) -> str:
