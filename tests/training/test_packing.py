@@ -45,6 +45,13 @@ def test_packing_leaves_the_network_as_it_is(spec, make_network, splits):
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_centres_are_packed_as_they_are(network, splits, bundle):
+    """Those that are given are in the bundle; with none given there are none."""
+    centres = {"block1_centres2": torch.tensor([0.5, 2.0])}
+    assert pack(network, splits, "1", centres=centres).centres == centres
+    assert bundle.centres == {}
+
+
 def test_a_network_of_one_block_can_be_packed(spec, make_network, splits):
     """It has no carry, so its plan sends the image and coding takes no time."""
     single = spec.model_copy(update={"blocks": spec.blocks[-1:]})

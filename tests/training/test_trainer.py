@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from xpi_ray.errors import DataError
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.objectives import JointCrossEntropy
+from xpi_ray.training.objectives import CrossEntropy, Joint
 from xpi_ray.training.trainer import (
     CHECKPOINT,
     LOG,
@@ -26,10 +26,10 @@ CONFIG = TrainingConfig(epochs=3, batch_size=32, peak_learning_rate=0.1, seed=3)
 def make_trainer(spec, tmp_path):
     """Makes a trainer of a fresh network, always of the same weights."""
 
-    def make(folder="run", config=CONFIG, track=silent, spec=spec):
-        torch.manual_seed(5)
-        objective = JointCrossEntropy([1.0] * len(spec.blocks))
-        return Trainer(XpiNetwork(spec), objective, config, tmp_path / folder, track)
+    def make(folder="run", config=CONFIG, track=silent, spec=spec, seed=5, turns=None):
+        torch.manual_seed(seed)
+        objective = Joint(CrossEntropy())
+        return Trainer(XpiNetwork(spec), objective, config, tmp_path / folder, track, turns)
 
     return make
 
@@ -79,17 +79,22 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(make_trainer, separable)
     stopped = make_trainer("stopped", track=stopping_at(epoch=2, step=3))
     with pytest.raises(Stopped):
         stopped.run(separable.train, separable.validation)
-    torch.manual_seed(99)
-    resumed = make_trainer("stopped")
+    resumed = make_trainer("stopped", seed=99)
     resumed.resume()
     assert resumed.epoch == 1
     assert resumed.run(separable.train, separable.validation) == expected
-    for name, weights in unbroken.network.state_dict().items():
-        assert torch.equal(resumed.network.state_dict()[name], weights), name
+    assert_same(resumed.network, unbroken.network)
     assert [row["epoch"] for row in log_of(resumed.folder)] == ["1", "2", "3"]
     assert [row["loss"] for row in log_of(resumed.folder)] == [
         row["loss"] for row in log_of(unbroken.folder)
     ]
+
+
+def assert_same(module, expected):
+    """Compare every weight and statistic to the last bit."""
+    found = module.state_dict()
+    for name, values in expected.state_dict().items():
+        assert torch.equal(found[name], values), name
 
 
 def test_a_finished_run_only_tells_its_accuracy(make_trainer, separable):
@@ -109,6 +114,20 @@ def test_a_new_run_replaces_the_old_one(make_trainer, separable):
     assert len(log_of(make_trainer().folder)) == 3
 
 
+def test_a_new_run_is_not_taken_for_the_old_one(make_trainer, separable):
+    """Stopped in its first epoch and resumed, it begins anew; the old run's weights are gone."""
+    make_trainer(seed=99).run(separable.train, separable.validation)
+    with pytest.raises(Stopped):
+        make_trainer(track=stopping_at(epoch=1, step=3)).run(separable.train, separable.validation)
+    resumed, unbroken = make_trainer(), make_trainer("unbroken")
+    resumed.resume()
+    assert resumed.epoch == 0
+    for trainer in (resumed, unbroken):
+        trainer.run(separable.train, separable.validation)
+    assert_same(resumed.network, unbroken.network)
+    assert [row["epoch"] for row in log_of(resumed.folder)] == ["1", "2", "3"]
+
+
 def test_resuming_nothing_starts_at_the_beginning(make_trainer):
     """A folder without a checkpoint is no error."""
     trainer = make_trainer()
@@ -116,12 +135,27 @@ def test_resuming_nothing_starts_at_the_beginning(make_trainer):
     assert trainer.epoch == 0
 
 
-def test_other_settings_are_not_resumed(make_trainer, separable):
-    """A checkpoint of another batch size is refused, and the message shows the settings."""
-    make_trainer().run(separable.train, separable.validation)
-    other = make_trainer(config=CONFIG.model_copy(update={"batch_size": 16}))
-    with pytest.raises(DataError, match=r"other settings .*'batch_size': 32"):
+@pytest.mark.parametrize("change", [{"batch_size": 16}, {"purpose": "distilled on mnist"}])
+def test_other_settings_are_not_resumed(make_trainer, separable, change):
+    """A checkpoint of another batch size or purpose is refused, and the message shows its own."""
+    config = CONFIG.model_copy(update={"purpose": "plain_joint on mnist"})
+    make_trainer(config=config).run(separable.train, separable.validation)
+    other = make_trainer(config=config.model_copy(update=change))
+    (name,) = change
+    with pytest.raises(DataError, match=rf"other settings .*'{name}': {getattr(config, name)!r}"):
         other.resume()
+    assert other.epoch == 0
+
+
+def test_other_turns_are_not_resumed(make_trainer, separable):
+    """Turns that end at other times, or none, are refused; the same ones are taken up."""
+    make_trainer(turns=(1.0, 3.0)).run(separable.train, separable.validation)
+    for turns in ((1.5, 3.0), (1.0, 2.0, 3.0), None):
+        with pytest.raises(DataError, match="other settings"):
+            make_trainer(turns=turns).resume()
+    same = make_trainer(turns=(1.0, 3.0))
+    same.resume()
+    assert same.epoch == 3
 
 
 def test_another_network_is_not_resumed(make_trainer, separable, spec):

@@ -4,8 +4,10 @@ network, validation split ─► outcomes, profile, thresholds, plan ─► Bund
 """
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
+from torch import Tensor
 
 from xpi_ray.bundle import Bundle, Calibration, Manifest, NetworkEntry, Preprocessing
 from xpi_ray.exits.calibration import calibrate
@@ -25,8 +27,14 @@ STATIC_LEVEL = 1  # 8 bits, which cost no accuracy that can be measured
 RESUMED = 1_000  # validation images that cross every link
 
 
-def pack(network: XpiNetwork, splits: Splits, version: str, track: Track = silent) -> Bundle:
-    """Make a bundle of a trained network; the network itself is left as it is.
+def pack(
+    network: XpiNetwork,
+    splits: Splits,
+    version: str,
+    track: Track = silent,
+    centres: Mapping[str, Tensor] | None = None,
+) -> Bundle:
+    """Make a bundle of a trained network and its centres; the network itself is left as it is.
 
     The static plan splits the network in the middle, so that edge and cloud share the work and an
     exit is in hand before anything crosses the link.
@@ -51,7 +59,7 @@ def pack(network: XpiNetwork, splits: Splits, version: str, track: Track = silen
         name=splits.name,
         version=version,
         description=f"Xpi network of {network.num_blocks} blocks, trained on {splits.name}",
-        network=NetworkEntry(kind="xpi", spec=network.spec.model_dump(mode="json")),
+        network=NetworkEntry(kind=network.kind, spec=network.spec.model_dump(mode="json")),
         labels=splits.classes,
         preprocessing=Preprocessing(size=network.image_size),
         macs=tuple(macs),
@@ -64,4 +72,4 @@ def pack(network: XpiNetwork, splits: Splits, version: str, track: Track = silen
             level=STATIC_LEVEL,
         ),
     )
-    return Bundle(manifest, network, outcomes)
+    return Bundle(manifest, network, outcomes, centres or {})

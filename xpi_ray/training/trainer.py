@@ -10,7 +10,7 @@ stopped and resumed sees the batches that an unbroken one sees.
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from xpi_ray.config import Frozen
 from xpi_ray.errors import DataError
 from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Split, batches
 from xpi_ray.training.objectives import Objective
 
@@ -35,13 +36,15 @@ class TrainingConfig(Frozen):
     epochs: int = Field(default=24, ge=1)
     batch_size: int = Field(default=128, ge=1)
     peak_learning_rate: float = Field(default=0.2, gt=0)
-    """Reached after ``warm_up`` of all steps; falls to zero by a cosine."""
+    """Reached after ``warm_up`` of the steps of a turn; falls to zero by a cosine."""
     warm_up: float = Field(default=0.2, ge=0, lt=1)
-    """Share of all steps in which the learning rate rises."""
+    """Share of a turn's steps in which the learning rate rises."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights with more than one dimension; norms, biases and fusions are left free."""
     seed: int = 0
+    purpose: str = ""
+    """What is trained how, on what and from where; a checkpoint of another purpose is refused."""
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -66,7 +69,18 @@ def silent(
 
 
 class Trainer:
-    """Trains ``network`` in place."""
+    """Trains ``network`` in place.
+
+    Args:
+        network: Trained in place.
+        objective: What is minimised; its parameters are trained too, its state is saved.
+        config: How.
+        folder: Of the run.
+        track: Shows progress.
+        turns: The time, in epochs, at which each turn ends, ascending, the last one all epochs;
+            first the turn of all blocks, then that of block 1, and so on. Blocks are frozen after
+            their own. In each turn the learning rate rises and falls to zero. None is one turn.
+    """
 
     def __init__(
         self,
@@ -75,20 +89,17 @@ class Trainer:
         config: TrainingConfig,
         folder: Path,
         track: Track = silent,
+        turns: Sequence[float] | None = None,
     ) -> None:
         self.network = network
         self.objective = objective
         self.config = config
         self.folder = folder
         self.track = track
+        self.turns = tuple(turns or [config.epochs])
         self.epoch = 0  # epochs done
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        free = [p for p in network.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.SGD(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": free, "weight_decay": 0.0},
-            ],
+            self._parameter_groups(),
             lr=config.peak_learning_rate,
             momentum=config.momentum,
             nesterov=True,
@@ -106,8 +117,9 @@ class Trainer:
                 f"{len(train.labels)}; use a smaller batch"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.epoch == 0:
-            (self.folder / LOG).unlink(missing_ok=True)  # of a run that this one replaces
+        if self.epoch == 0:  # what is there is of a run that this one replaces
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+            (self.folder / LOG).unlink(missing_ok=True)
         (self.folder / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
         accuracies = exit_accuracies(self.network, validation) if self._finished() else []
         while not self._finished():
@@ -128,30 +140,52 @@ class Trainer:
         if not path.is_file():
             return
         saved = torch.load(path, weights_only=True)
-        if saved["config"] != self.config.model_dump():
+        if saved["config"] != self.config.model_dump() or saved["turns"] != list(self.turns):
             raise DataError(
-                f"{path} was made with other settings ({saved['config']}); use the same ones, "
-                "or another folder"
+                f"{path} was made with other settings ({saved['config']}, turns that end at "
+                f"{saved['turns']}); use the same ones, or another folder"
             )
         try:
             self.network.load_state_dict(saved["network"])
+            self.objective.load_state_dict(saved["objective"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as err:  # missing names or other shapes; other groups
             raise DataError(f"{path} was made with another network: {err}") from err
         self.epoch = saved["epoch"]
+        self._trim_log()
 
     def _finished(self) -> bool:
         return self.epoch >= self.config.epochs
 
+    def _parameter_groups(self) -> list[dict[str, object]]:
+        """What is trained of the network and of the objective, with and without weight decay."""
+        groups: list[dict[str, object]] = []
+        for part, rate in [(self.network, 1.0), *self.objective.trained()]:
+            trained = [p for p in part.parameters() if p.requires_grad]
+            for decay in (True, False):
+                chosen = [p for p in trained if (p.ndim > 1) == decay]
+                weight_decay = self.config.weight_decay if decay else 0.0
+                if chosen:
+                    groups.append({"params": chosen, "weight_decay": weight_decay, "rate": rate})
+        return groups
+
+    def _blocks(self) -> Sequence[nn.Module]:
+        """The blocks that can take turns."""
+        return list(self.network.blocks) if isinstance(self.network, XpiNetwork) else []
+
     def _train_epoch(self, train: Split) -> float:
-        self.network.train()
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        seed = self.config.seed * 1_000_003 + self.epoch
+        torch.manual_seed(seed)
         steps = len(train.labels) // self.config.batch_size
-        total = 0.0
-        items = batches(train, self.config.batch_size, generator)
+        front, total = -1, 0.0
+        items = batches(train, self.config.batch_size, torch.Generator().manual_seed(seed))
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         for step, (images, labels) in enumerate(self.track(items, steps, title)):
-            self._set_learning_rate((self.epoch * steps + step) / (self.config.epochs * steps))
+            now = self.epoch + step / steps
+            before, front = front, sum(end <= now for end in self.turns[:-1])
+            if front != before:
+                self._bring_to_front(front, train, seed)
+            self._set_learning_rates(now, front)
             loss = self.objective(self.network, images, labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -160,14 +194,23 @@ class Trainer:
         self.epoch += 1
         return total / steps
 
-    def _set_learning_rate(self, progress: float) -> None:
-        warm_up = self.config.warm_up
+    def _bring_to_front(self, front: int, train: Split, seed: int) -> None:
+        self.objective.begin(self.network, front, train, seed)
+        self.network.train()
+        self.objective.train()
+        for block in self._blocks()[: max(front - 1, 0)]:
+            block.eval().requires_grad_(False)
+
+    def _set_learning_rates(self, now: float, front: int) -> None:
+        """One cycle a turn; ``now`` is in epochs."""
+        start, end = (0.0, *self.turns)[front : front + 2]
+        progress, warm_up = (now - start) / (end - start), self.config.warm_up
         if progress < warm_up:
             share = progress / warm_up
         else:
             share = (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.peak_learning_rate * share
+            group["lr"] = self.config.peak_learning_rate * share * group["rate"]
 
     def _log(self, loss: float, accuracies: list[float], seconds: float) -> None:
         path = self.folder / LOG
@@ -180,12 +223,23 @@ class Trainer:
             row = [f"{value:.4f}" for value in accuracies]
             writer.writerow([self.epoch, f"{loss:.4f}", f"{seconds:.1f}", *row])
 
+    def _trim_log(self) -> None:
+        """Drop the line of an epoch that was logged and not saved."""
+        path = self.folder / LOG
+        if path.is_file():
+            lines = path.read_text().splitlines(keepends=True)
+            part = path.with_suffix(".part")
+            part.write_text("".join(lines[: self.epoch + 1]))
+            part.rename(path)
+
     def _save(self) -> None:
         part = self.folder / f"{CHECKPOINT}.part"
         torch.save(
             {
                 "config": self.config.model_dump(),
+                "turns": list(self.turns),
                 "network": self.network.state_dict(),
+                "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "epoch": self.epoch,
             },

@@ -1,0 +1,118 @@
+import copy
+
+import pytest
+import torch
+
+from xpi_ray.errors import TrainingError
+from xpi_ray.networks.architectures import lite12
+from xpi_ray.networks.trunk import TrunkNetwork
+from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.objectives import CrossEntropy, Distilled
+from xpi_ray.training.recipes import RECIPES, Recipe, recipe
+from xpi_ray.training.trainer import Trainer, TrainingConfig
+
+
+def quick(name):
+    """The recipe of that name, with reference networks that are hardly fitted."""
+    chosen = recipe(name)
+    if chosen.manipulation is None:
+        return chosen
+    manipulation = chosen.manipulation.model_copy(update={"reference_steps": 2})
+    return chosen.model_copy(update={"manipulation": manipulation})
+
+
+@pytest.mark.parametrize("front", [0, 1])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name, front, fresh_network, separable):
+    """Its objective gets ready, and its loss reaches every weight of the first block."""
+    objective = quick(name).objective(fresh_network)
+    objective.begin(fresh_network, front, separable.train, 0)
+    fresh_network.train()
+    objective.train()
+    loss = objective(fresh_network, *separable.train[:2])
+    loss.backward()
+    assert loss.isfinite()
+    block = fresh_network.block(1)
+    weights = [block.extractor.conv[0].weight, block.branch.classifier.weight]
+    assert all(weight.grad.isfinite().all() for weight in weights)
+    assert all((weight.grad != 0).any() for weight in weights)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_blocks_take_turns_where_the_recipe_says_so(name, fresh_network):
+    """All blocks' turn comes first, unless they are trained; other recipes have one turn only."""
+    chosen = recipe(name)
+    turns = chosen.turns(fresh_network, 8, trained=False)
+    assert turns[-1] == pytest.approx(8)
+    if not chosen.front_to_back:
+        assert len(turns) == len(chosen.turns(fresh_network, 8, trained=True)) == 1
+        return
+    assert len(turns) == 5
+    assert turns[0] > 0
+    assert chosen.turns(fresh_network, 8, trained=True)[0] == 0
+
+
+def test_a_teacher_takes_the_place_of_the_recipes_own(fresh_network):
+    """Else exits learn from the labels, or from the last exit."""
+    assert isinstance(Recipe().objective(fresh_network).prediction, CrossEntropy)
+    for chosen in (Recipe(distilled=True), Recipe(distilled=True, front_to_back=True)):
+        prediction = chosen.objective(fresh_network).prediction
+        assert isinstance(prediction, Distilled)
+        assert prediction.teacher is None
+    taught = Distilled(torch.nn.Identity())
+    for chosen in RECIPES.values():
+        assert chosen.objective(fresh_network, taught).prediction is taught
+
+
+def test_only_a_recipe_with_quantisation_learns_centres(fresh_network):
+    """The bundle of any other has none."""
+    for chosen in RECIPES.values():
+        centres = chosen.objective(fresh_network).centres()
+        assert bool(centres) == chosen.quantized
+        assert all((values.diff() >= 0).all() for values in centres.values())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_network_of_one_block_trains(name, spec, separable, tmp_path):
+    """It has no carry to quantise and no channels to tell apart, but a turn like any other."""
+    torch.manual_seed(5)
+    network = XpiNetwork(spec.model_copy(update={"blocks": spec.blocks[-1:]}))
+    before = copy.deepcopy(network.state_dict())
+    objective = quick(name).objective(network)
+    turns = recipe(name).turns(network, 2, trained=False)
+    config = TrainingConfig(epochs=2, batch_size=32, peak_learning_rate=0.1)
+    trainer = Trainer(network, objective, config, tmp_path, turns=turns)
+    assert len(trainer.run(separable.train, separable.validation)) == 1
+    assert objective.centres() == {}
+    for part in ("extractor.conv.0", "branch.classifier"):
+        weight = network.state_dict()[f"blocks.0.{part}.weight"]
+        assert weight.isfinite().all()
+        assert not torch.equal(weight, before[f"blocks.0.{part}.weight"])
+
+
+def test_a_trunk_trains_without_mapping(separable, tmp_path):
+    """Getting block 1 ready changes nothing of the trunk; then all trains that is not frozen."""
+    torch.manual_seed(5)
+    network = TrunkNetwork(lite12(5, (10, 6), trunk_size=32))
+    network.freeze_trunk(8)
+    objective = quick("xai_quantized").objective(network)
+    before = copy.deepcopy(network.state_dict())
+    objective.begin(network, 1, separable.train, 0)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    config = TrainingConfig(epochs=1, batch_size=80, peak_learning_rate=0.1)
+    trainer = Trainer(network, objective, config, tmp_path, turns=(0.0, 1.0))
+    trainer.run(separable.train, separable.validation)
+    after = network.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    for number in range(12):
+        parts = {name for name in after if name.startswith(f"blocks.{number}.extractor.part.")}
+        moved = {name for name in parts if not torch.equal(after[name], before[name])}
+        assert bool(moved) == (number >= 8)
+    for name in ("blocks.0.extractor.fresh.0.weight", "blocks.0.branch.classifier.weight"):
+        assert not torch.equal(after[name], before[name])
+
+
+def test_an_unknown_recipe_lists_those_there_are():
+    """A misspelt name is answered with all names."""
+    with pytest.raises(TrainingError, match=r"'xia'; expected one of plain_joint, .*xai"):
+        recipe("xia")

@@ -1,0 +1,106 @@
+"""The losses that move importance into the channels that a branch reads.
+
+    features, labels ─► reference ─► channel shares ─► skewness and disorder loss
+
+AgileNN (MobiCom'22), sections 3.1 and 4.2.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from xpi_ray.config import Frozen
+from xpi_ray.explain.importance import (
+    Attributor,
+    IntegratedGradients,
+    Saliency,
+    channel_shares,
+    disorder,
+    skewness,
+)
+
+
+class Manipulation(Frozen):
+    """How hard, and by which measure, importance is moved."""
+
+    target_skewness: float = Field(default=0.8, ge=0, le=1)
+    """ρ; what the first k channels should hold of a sample's importance."""
+    weight: float = Field(default=0.25, gt=0)
+    """Of both losses beside the prediction loss, which has 1: (1 - λ) / λ in AgileNN's terms, so
+    0.25 is λ = 0.8."""
+    disorder: bool = True
+    """Whether the disorder loss takes part."""
+    attribution: Literal["integrated_gradients", "saliency"] = "integrated_gradients"
+    steps: int = Field(default=1, ge=1)
+    """m of integrated gradients."""
+    second_order: bool = False
+    """Whether integrated gradients are differentiated through the gradient too."""
+    correct_only: bool = True
+    """Whether only samples count that the reference network answers correctly."""
+    map_channels: bool = True
+    """Whether Algorithm 1 chooses the first k channels before a block's turn."""
+    reference: str = "compact"
+    """Name of the reference network; see ``networks.reference``."""
+    reference_steps: int = Field(default=200, ge=1)
+    """Batches that the reference network is fitted with."""
+    reference_follows: bool = False
+    """Whether the reference network goes on learning, a step a batch. A frozen one
+    soon knows the features no more, and importance in it means little."""
+
+    @model_validator(mode="after")
+    def _only_constants_follow(self) -> "Manipulation":
+        if self.reference_follows and (self.second_order or self.attribution == "saliency"):
+            raise ValueError(
+                "reference_follows needs first-order integrated gradients: other measures would "
+                "train the reference to be skewed"
+            )
+        return self
+
+    def attributor(self) -> Attributor:
+        """The measure of importance."""
+        if self.attribution == "saliency":
+            return Saliency()
+        return IntegratedGradients(self.steps, self.second_order)
+
+
+class Skew(NamedTuple):
+    """How a batch's importance is spread."""
+
+    skewness: Tensor
+    """Share of the first k channels, (m,), of the m samples that count."""
+    disorder: Tensor
+    """Lead of the best later channel over the worst of the first k, (m,)."""
+
+
+def measure_skew(
+    manipulation: Manipulation, reference: nn.Module, features: Tensor, labels: Tensor, k: int
+) -> Skew:
+    """Skewness and disorder of the samples that count, differentiable in the features.
+
+    Args:
+        manipulation: Which measure.
+        reference: Frozen, in eval mode; features to logits.
+        features: (n, C, h, w).
+        labels: int64 (n,).
+        k: Channels that the branch reads.
+    """
+    values, logits = manipulation.attributor()(reference, features, labels)
+    shares = channel_shares(values)
+    if manipulation.correct_only:
+        shares = shares[logits.argmax(1) == labels]
+    return Skew(skewness(shares, k), disorder(shares, k))
+
+
+def manipulation_loss(manipulation: Manipulation, skew: Skew) -> Tensor:
+    """Mean of max(0, ρ - skewness) and, if it takes part, of max(0, disorder); zero for no samples.
+
+    AgileNN, section 3.1: L_skewness and L_disorder.
+    """
+    if len(skew.skewness) == 0:
+        return skew.skewness.sum()
+    loss = torch.relu(manipulation.target_skewness - skew.skewness).mean()
+    if manipulation.disorder:
+        loss = loss + torch.relu(skew.disorder).mean()
+    return loss

@@ -1,0 +1,86 @@
+"""Named ways to train a network; `xpi train` and the ablation choose among them.
+
+name ─► Recipe ─► objective and turns ─► trainer
+"""
+
+from pydantic import Field
+
+from xpi_ray.config import Frozen
+from xpi_ray.errors import TrainingError
+from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.losses import Manipulation
+from xpi_ray.training.objectives import CrossEntropy, Distilled, Joint, Objective, Prediction
+from xpi_ray.training.quantization import CarryQuantization
+from xpi_ray.training.stages import JOINT_SHARE, Staged, turns
+
+
+class Recipe(Frozen):
+    """How a network is trained, apart from epochs and learning rates."""
+
+    distilled: bool = False
+    """Whether exits learn from the last one, where there is no teacher of their own."""
+    front_to_back: bool = False
+    """Whether blocks take turns; else all train together to the end."""
+    manipulation: Manipulation | None = None
+    """What the front block's importance is to become; None leaves it to itself."""
+    quantized: bool = False
+    """Whether later blocks see carries as the link leaves them."""
+    entropy_weight: float = Field(default=0.0, ge=0)
+    """Of the bits a value that a quantised carry needs, beside the prediction loss's 1."""
+
+    def objective(self, network: XpiNetwork, teacher: Prediction | None = None) -> Objective:
+        """The loss for a network.
+
+        Args:
+            network: What is to be trained.
+            teacher: Judges the exits in place of the recipe's own way.
+        """
+        prediction = teacher or (Distilled() if self.distilled else CrossEntropy())
+        if not (self.front_to_back or self.manipulation or self.quantized):
+            return Joint(prediction)
+        quantization = CarryQuantization(network.num_blocks) if self.quantized else None
+        return Staged(
+            network,
+            prediction,
+            self.manipulation,
+            not self.front_to_back,
+            quantization,
+            self.entropy_weight,
+        )
+
+    def turns(self, network: XpiNetwork, epochs: int, trained: bool) -> tuple[float, ...]:
+        """When each turn ends, in epochs; ``trained`` networks need no joint turn first."""
+        if not self.front_to_back:
+            return (float(epochs),)
+        return turns(network.num_blocks, epochs, 0.0 if trained else JOINT_SHARE)
+
+
+RECIPES = {
+    "plain_joint": Recipe(),
+    "distilled": Recipe(distilled=True),
+    "front_to_back": Recipe(front_to_back=True),
+    "xai_skewness": Recipe(front_to_back=True, manipulation=Manipulation(disorder=False)),
+    "xai": Recipe(front_to_back=True, manipulation=Manipulation()),
+    "xai_unmapped": Recipe(front_to_back=True, manipulation=Manipulation(map_channels=False)),
+    "xai_saliency": Recipe(front_to_back=True, manipulation=Manipulation(attribution="saliency")),
+    "xai_joint": Recipe(manipulation=Manipulation(weight=0.3, reference_follows=True)),
+    "xai_quantized": Recipe(front_to_back=True, manipulation=Manipulation(), quantized=True),
+    "xai_joint_quantized": Recipe(
+        distilled=True,
+        manipulation=Manipulation(weight=0.3, reference_follows=True),
+        quantized=True,
+    ),
+    "distilled_quantized": Recipe(distilled=True, quantized=True),
+    "distilled_entropy": Recipe(distilled=True, quantized=True, entropy_weight=0.05),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    if name not in RECIPES:
+        raise TrainingError(f"unknown training {name!r}; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
