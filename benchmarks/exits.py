@@ -2,7 +2,8 @@
 
     python -m benchmarks.exits [--bundle FOLDER]
 
-Writes ``benchmarks/results/exits_cifar10.json``. The only use of the test split besides other
+Writes ``benchmarks/results/exits_<dataset>.json``; the data set is the one that the bundle is named
+after: cifar10, cifar100, tiny_imagenet or mnist. The only use of the test split besides other
 benchmarks: nothing is chosen on it.
 """
 
@@ -28,10 +29,11 @@ FRAMES = 1_000  # images whose carries are encoded for the mean frame size
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", help="folder of a bundle; the default one if left out")
+    parser.add_argument("--bundle", help="folder or name; the default one if left out")
     bundle = Bundle.load(parser.parse_args().bundle)
     network = bundle.network.prepare()
-    test = load("cifar10").test
+    dataset = bundle.manifest.name
+    test = load(dataset).test
     hits = np.zeros(network.num_blocks)
     sizes: list[list[list[int]]] = [[[] for _ in LADDER] for _ in range(network.num_blocks)]
     for start in track(range(0, len(test.labels), CHUNK), "test images"):
@@ -56,7 +58,7 @@ def main() -> None:
             row[f"frame_bytes_level_{level}"] = round(float(np.mean(per_image or [0])), 1)
         rows.append(row)
     settings = {"bundle": bundle.digest.hex(), "images": len(test.labels), "frames": FRAMES}
-    print(write("exits_cifar10", settings, rows))
+    print(write(f"exits_{dataset}", settings, rows))
 
 
 def _add_frame_sizes(state: State, block: int, sizes: list[list[int]]) -> None:

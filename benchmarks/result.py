@@ -16,6 +16,9 @@ import torch
 FOLDER = Path(__file__).parent / "results"
 
 Row = Mapping[str, object]
+"""As a benchmark makes it."""
+Rows = list[dict[str, float | int | str]]
+"""As a file holds them."""
 
 
 def write(name: str, settings: Mapping[str, object], rows: Sequence[Row], seed: int = 0) -> Path:

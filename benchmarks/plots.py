@@ -1,0 +1,147 @@
+"""Draws the present results, from the files that the benchmarks wrote.
+
+python -m benchmarks.plots
+
+benchmarks/results/*.json ─► plots ─► docs/results/*.png
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from benchmarks.result import FOLDER, Rows
+from benchmarks.summary import PLAIN, column, grouped, spread
+
+PICTURES = Path(__file__).parent.parent / "docs" / "results"
+DPI = 85
+
+# Okabe and Ito, "Color Universal Design" (2008); black is plain training's.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
+MARKERS = "osD^v<>"
+XAI = "xai"
+PANELS = {
+    "what is trained": r"^(?!.*_(rho|k)_)",
+    "target skewness ρ (0.8 where no other)": rf"^({PLAIN}|{XAI})$|_rho_",
+    "share of branch channels (20 % where no other)": rf"^({PLAIN}|{XAI})$|_k_",
+}
+PARTITIONS = (1, 3, 4, 6, 8, 11)  # of which the carries are drawn
+DRAWN_POINTS = 12  # below the best accuracy; what is worse serves nobody
+FAMILIES: dict[str, Any] = {"minmax": "-", "centres": ":"}  # of levels
+
+Style = dict[str, Any]
+
+
+def training_ablation(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Accuracy over multiply-accumulates, mean and standard deviation over seeds."""
+    names = [str(name) for (name,) in grouped(rows, "training")]
+    panels = {title: [n for n in names if re.search(rule, n)] for title, rule in PANELS.items()}
+    panels = {title: shown for title, shown in panels.items() if set(shown) - {PLAIN, XAI}}
+    figure = Figure(figsize=(5 * max(1, len(panels)), 4.4), layout="constrained")
+    axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
+    for axis, (title, shown) in zip(axes, (panels or {"": names}).items(), strict=True):
+        for name, style in _styles(shown).items():
+            _band(axis, [row for row in rows if row["training"] == name], name, style)
+        axis.set(title=title, xlabel="million multiply-accumulates up to the exit")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="lower right")
+    axes[0].set_ylabel("test accuracy of the exit (%)")
+    yield "training_ablation", figure
+
+
+def _band(axis: Axes, rows: Rows, name: str, style: Style) -> None:
+    """One training's exits."""
+    exits = [
+        (column(own, "cumulative_macs")[0] / 1e6, spread(column(own, "accuracy")))
+        for own in grouped(rows, "exit").values()
+    ]
+    x = np.array([macs for macs, _ in exits])
+    mean, deviation = (100 * np.array([s[i] for _, s in exits]) for i in (0, 1))
+    axis.plot(x, mean, label=name, markersize=4, **style)
+    axis.fill_between(x, mean - deviation, mean + deviation, alpha=0.18, color=style["color"])
+
+
+def carry_rate(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Accuracy over bytes: a picture for each network and data set, a panel for each partition."""
+    for (dataset, network), same in grouped(rows, "dataset", "network").items():
+        names = [str(name) for (name,) in grouped(same, "training")]
+        styles = _styles([name for name in names if not re.search("_(rho|k)_", name)])
+        partitions = [p for p in PARTITIONS if any(row["partition"] == p for row in same)]
+        figure = Figure(figsize=(11, 6.4), layout="constrained")
+        axes = figure.subplots(2, -(-len(partitions) // 2), sharey=True, squeeze=False).flat
+        for axis, partition in zip(axes, partitions, strict=False):
+            here = [row for row in same if row["partition"] == partition]
+            for name, style in styles.items():
+                _levels(axis, [row for row in here if row["training"] == name], style)
+            axis.set_title(f"after block {partition}", fontsize="medium")
+            axis.set(xscale="log", xlabel="bytes of a frame")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.grid(alpha=0.3)
+        best = 100 * max(column(same, "accuracy"))
+        axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], best - DRAWN_POINTS))
+        figure.supylabel("accuracy of the last exit (%)")
+        figure.legend(handles=_legend(styles), loc="outside lower center", ncols=5)
+        figure.suptitle(f"{network}, {dataset}: the carry crosses the link")
+        yield f"carry_rate_{network}_{dataset}", figure
+
+
+def _levels(axis: Axes, rows: Rows, style: Style) -> None:
+    """One training's levels at one partition."""
+    for family, line in FAMILIES.items():
+        levels = grouped([r for r in rows if str(r["level"]).startswith(family)], "level").values()
+        x = [spread(column(level, "bytes_mean")).mean for level in levels]
+        y = [100 * spread(column(level, "accuracy")).mean for level in levels]
+        axis.plot(x, y, markersize=4, **{**style, "linestyle": line})
+
+
+def _legend(styles: dict[str, Style]) -> list[Line2D]:
+    """Trainings by marker, families of levels by line."""
+    trainings = [
+        Line2D([], [], label=name, color=style["color"], marker=style["marker"], linestyle="")
+        for name, style in styles.items()
+    ]
+    return trainings + [
+        Line2D([], [], label=f"{family} levels", color="black", linestyle=line)
+        for family, line in FAMILIES.items()
+    ]
+
+
+def _styles(names: list[str]) -> dict[str, Style]:
+    """Colour, marker and line of each training: plain black, XAI the first colour everywhere."""
+    others = sorted((name for name in names if name != PLAIN), key=lambda name: name != XAI)
+    styles = {
+        name: {"color": colour, "marker": marker, "linestyle": "-"}
+        for name, colour, marker in zip(others, COLOURS, MARKERS, strict=False)
+    }
+    plain = {PLAIN: {"color": "black", "marker": ".", "linestyle": "--"}} if PLAIN in names else {}
+    return plain | styles
+
+
+PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
+    "training_ablation": training_ablation,
+    "carry_rate": carry_rate,
+}
+
+
+def main() -> None:
+    """Draw all results that there are."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name, draw in PLOTS.items():
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            for title, figure in draw(json.loads(path.read_text())["rows"]):
+                figure.savefig(PICTURES / f"{title}.png", dpi=DPI)
+                print(PICTURES / f"{title}.png")
+
+
+if __name__ == "__main__":
+    main()

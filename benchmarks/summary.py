@@ -1,0 +1,88 @@
+"""What rows say together, for tables and plots.
+
+benchmarks/results/*.json ─► rows ─► grouped, spread, equal_accuracy ─► tables, plots
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from benchmarks.result import Rows
+
+PLAIN = "plain_joint"
+TOLERANCE = 0.005  # accuracy within which two networks count as equal
+
+
+class Spread(NamedTuple):
+    """What repeats of one figure say."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of the sample; 0 for a single value."""
+    repeats: int
+
+    def text(self, scale: float = 1.0, digits: int = 2) -> str:
+        """Mean ± deviation, the latter only where there are two values or more."""
+        mean = f"{self.mean * scale:.{digits}f}"
+        return f"{mean} ± {self.deviation * scale:.{digits}f}" if self.repeats > 1 else mean
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and deviation of one or more values."""
+    found = list(values)
+    return Spread(fmean(found), stdev(found) if len(found) > 1 else 0.0, len(found))
+
+
+def grouped(rows: Rows, *keys: str) -> dict[tuple[float | int | str, ...], Rows]:
+    """The rows by their values of ``keys``, groups and rows in the order in which they come."""
+    groups: dict[tuple[float | int | str, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def column(rows: Rows, key: str) -> list[float]:
+    """One number of every row."""
+    return [float(row[key]) for row in rows]
+
+
+def baseline(training: str) -> str:
+    """The plain training of the same network: its own for another share of branch channels."""
+    share = re.search(r"_k_\d+$", training)
+    return PLAIN + (share[0] if share else "")
+
+
+def equal_accuracy(rows: Rows, size: str) -> dict[str, dict[int, float]]:
+    """The least that must cross the link for plain training's accuracy, relative to plain training.
+
+    At each partition, the accuracy to reach is the best that the plain network has there at any
+    level, less half a point; of each training counts the smallest level that reaches it. Figures
+    are means over seeds.
+
+    Args:
+        rows: Of ``carry_rate``, of one network and data set.
+        size: Key of the size: ``bytes_mean`` or ``entropy_bytes``.
+
+    Returns:
+        By training and partition: its size divided by plain training's; infinite where it reaches
+        that accuracy at no level.
+    """
+    points: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for (training, partition, _), same in grouped(rows, "training", "partition", "level").items():
+        point = fmean(column(same, size)), fmean(column(same, "accuracy"))
+        points.setdefault((str(training), int(partition)), []).append(point)
+    ratios: dict[str, dict[int, float]] = {}
+    for (training, partition), own in points.items():
+        plain = points.get((baseline(training), partition))
+        if plain is not None:
+            wanted = max(accuracy for _, accuracy in plain) - TOLERANCE
+            ratio = _least(own, wanted) / _least(plain, wanted)
+            ratios.setdefault(training, {})[partition] = ratio
+    return ratios
+
+
+def _least(points: list[tuple[float, float]], wanted: float) -> float:
+    """The smallest size with the wanted accuracy; the margin is for rounded figures."""
+    return min((size for size, found in points if found >= wanted - 1e-9), default=math.inf)

@@ -1,0 +1,150 @@
+"""What does each part of the training buy, on the same network, data, epochs and seeds?
+
+    python -m benchmarks.training_ablation [--trainings NAME ...] [--seeds 0 1 2] [--output FOLDER]
+
+Writes ``benchmarks/results/training_ablation.json``, the test accuracy of every exit, and makes the
+tables and plots anew. A run that is in the output folder already is not trained again, and one that
+was cut short goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from benchmarks import plots, tables
+from benchmarks.result import write
+from xpi_ray.networks.block import BlockSpec
+from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
+from xpi_ray.profiles.measure import count_macs
+from xpi_ray.training.data import Splits, load, take
+from xpi_ray.training.losses import Manipulation
+from xpi_ray.training.recipes import RECIPES, Recipe
+from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
+
+DATASET, NETWORK = "cifar10", "small12"
+OUTPUT = Path("runs/ablation")
+IMAGES, SEEDS = 10_000, (0, 1, 2)
+BASE_EPOCHS, EPOCHS, PEAK_LEARNING_RATE = 10, 12, 0.1
+REFERENCE_STEPS = 80
+BRANCH_SHARE = 0.2  # k / C
+
+XAI = RECIPES["xai"]
+SWEEP = {
+    f"xai_rho_{rho}": XAI.model_copy(update={"manipulation": Manipulation(target_skewness=rho)})
+    for rho in (0.7, 0.9)
+}
+SHARES = {"xai_k_10": 0.1, "xai_k_30": 0.3, "plain_joint_k_10": 0.1, "plain_joint_k_30": 0.3}
+TRAININGS: dict[str, Recipe] = {
+    **{name: recipe for name, recipe in RECIPES.items() if not recipe.quantized},
+    **SWEEP,
+    **{name: XAI if name.startswith("xai") else RECIPES["plain_joint"] for name in SHARES},
+}
+
+
+def small12(splits: Splits, branch_share: float = BRANCH_SHARE) -> XpiSpec:
+    """The small configuration: xpi12's twelve blocks, narrower.
+
+    Args:
+        splits: Its classes and images.
+        branch_share: k / C.
+    """
+
+    def block(channels: int, widths: tuple[int, ...], stride: int = 1, stem: int = 0) -> BlockSpec:
+        return BlockSpec(
+            channels=channels,
+            branch_channels=round(branch_share * channels),
+            branch_widths=widths,
+            stride=stride,
+            stem_channels=stem,
+        )
+
+    early, late = block(20, (16,)), block(30, (16,))
+    return XpiSpec(
+        num_classes=len(splits.classes),
+        image_size=(splits.train.images.shape[2], splits.train.images.shape[3]),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        blocks=(
+            block(20, (16,), 2, 8),
+            *[early] * 2,
+            block(30, (16,), 2),
+            *[late] * 7,
+            BlockSpec(channels=30, branch_channels=30),
+        ),
+    )
+
+
+def new_network(name: str, splits: Splits) -> XpiNetwork:
+    """The network that a training begins with."""
+    return XpiNetwork(small12(splits, SHARES.get(name, 0.2)))
+
+
+def train_base(name: str, splits: Splits, seed: int, output: Path) -> Path:
+    """Train what a training starts from, plainly; all with the same k / C share it."""
+    torch.manual_seed(seed)
+    network = new_network(name, splits)
+    folder = output / f"base_k_{100 * SHARES.get(name, BRANCH_SHARE):.0f}" / str(seed)
+    config = TrainingConfig(epochs=BASE_EPOCHS, seed=seed)
+    trainer = Trainer(network, RECIPES["plain_joint"].objective(network), config, folder)
+    trainer.resume()
+    trainer.run(splits.train, splits.validation)
+    return folder
+
+
+def train(name: str, splits: Splits, seed: int, epochs: int, output: Path) -> XpiNetwork:
+    """Train one network on from its base, or go on with it, or load it where it is done."""
+    base = train_base(name, splits, seed, output)
+    torch.manual_seed(seed)
+    network = new_network(name, splits)
+    network.load_state_dict(read_weights(base))
+    recipe = TRAININGS[name]
+    if recipe.manipulation is not None:
+        quick = recipe.manipulation.model_copy(update={"reference_steps": REFERENCE_STEPS})
+        recipe = recipe.model_copy(update={"manipulation": quick})
+    config = TrainingConfig(epochs=epochs, peak_learning_rate=PEAK_LEARNING_RATE, seed=seed)
+    folder = output / name / str(seed)
+    objective, turns = recipe.objective(network), recipe.turns(network, epochs, trained=True)
+    trainer = Trainer(network, objective, config, folder, turns=turns)
+    trainer.resume()
+    trainer.run(splits.train, splits.validation)
+    return network
+
+
+def main() -> None:
+    """Train what is missing, judge all on the test split, and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--images", type=int, default=IMAGES, help="of the training split")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    splits = load(DATASET)
+    splits = splits._replace(train=take(splits.train, arguments.images))
+    rows = []
+    with Progress() as progress:
+        jobs = [(name, seed) for seed in arguments.seeds for name in arguments.trainings]
+        for name, seed in progress.track(jobs, description="trainings"):
+            network = train(name, splits, seed, arguments.epochs, arguments.output)
+            macs = count_macs(network.eval())
+            for number, accuracy in enumerate(exit_accuracies(network, splits.test), start=1):
+                rows.append(
+                    {
+                        "dataset": splits.name,
+                        "training": name,
+                        "seed": seed,
+                        "exit": number,
+                        "accuracy": round(accuracy, 4),
+                        "cumulative_macs": macs[number - 1],
+                    }
+                )
+    settings = {"images": arguments.images, "epochs": arguments.epochs, "network": NETWORK}
+    print(write("training_ablation", settings, rows))
+    tables.main()
+    plots.main()
+
+
+if __name__ == "__main__":
+    main()
