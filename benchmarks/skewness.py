@@ -43,6 +43,7 @@ def measure(run: Run, test: Split, track: Track, steps: int) -> Rows:
                     "reference": name,
                     "skewness": round(float(skew.skewness.mean()), 4),
                     "disorder_violation_rate": round(float((skew.disorder > 0).float().mean()), 4),
+                    "misplaced_share": round(float(skew.misplaced.mean()), 4),
                     "reference_accuracy": round(len(skew.skewness) / len(test.labels), 4),
                 }
             )
@@ -58,9 +59,7 @@ def skew_of(run: Run, block: int, reference: nn.Module, test: Split) -> Skew:
         )
         for images, labels in zip(test.images.split(CHUNK), test.labels.split(CHUNK), strict=True)
     ]
-    return Skew(
-        torch.cat([skew.skewness for skew in found]), torch.cat([s.disorder for s in found])
-    )
+    return Skew(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def main() -> None:

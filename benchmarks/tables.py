@@ -113,16 +113,19 @@ def _beside(own: dict[int, float], plain: dict[int, float]) -> str:
 def skewness(rows: Rows) -> list[list[str]]:
     """Skewness of each block, means over seeds, and what they come to over all blocks."""
     blocks = sorted({int(row["block"]) for row in rows})
-    head = ["network", "training", "reference", *map(str, blocks), "mean", "disorder violations"]
+    head = ["network", "training", "reference", *map(str, blocks), "mean"]
+    head += ["disorder violations", "misplaced"]
     table = [head]
     for key, own in grouped(rows, "dataset", "network", "training", "reference").items():
         dataset, network, training, reference = map(str, key)
         by_block = grouped(own, "block")
         each = [f"{fmean(column(by_block[(b,)], 'skewness')):.2f}" for b in blocks]
         seeds = [fmean(column(same, "skewness")) for same in grouped(own, "seed").values()]
-        violations = fmean(column(own, "disorder_violation_rate"))
+        violations, misplaced = (
+            fmean(column(own, key)) for key in ("disorder_violation_rate", "misplaced_share")
+        )
         names = [f"{network}, {dataset}", f"`{training}`", reference]
-        table.append([*names, *each, spread(seeds).text(), f"{violations:.1%}"])
+        table.append([*names, *each, spread(seeds).text(), f"{violations:.1%}", f"{misplaced:.1%}"])
     return table
 
 

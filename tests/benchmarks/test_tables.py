@@ -26,12 +26,19 @@ def test_skewness_is_the_mean_over_blocks_and_seeds():
     """Each block's column averages seeds; the spread is that of the seeds' means."""
     key = {"dataset": "d", "network": "n", "training": "xai", "reference": "fresh"}
     rows = [
-        {**key, "seed": seed, "block": block, "skewness": found, "disorder_violation_rate": 0.01}
+        {
+            **key,
+            "seed": seed,
+            "block": block,
+            "skewness": found,
+            "disorder_violation_rate": 0.01,
+            "misplaced_share": 0.2,
+        }
         for seed, block, found in ((0, 1, 0.6), (0, 2, 0.8), (1, 1, 0.8), (1, 2, 1.0))
     ]
     assert tables.skewness(rows)[1] == [
         *("n, d", "`xai`", "fresh", "0.70", "0.90"),
-        *("0.80 ± 0.14", "1.0%"),
+        *("0.80 ± 0.14", "1.0%", "20.0%"),
     ]
 
 

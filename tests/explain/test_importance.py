@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from captum import attr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -13,6 +13,7 @@ from xpi_ray.explain.importance import (
     channel_shares,
     disorder,
     label_gradients,
+    misplaced,
     skewness,
 )
 
@@ -206,3 +207,14 @@ def test_only_proportions_count(values, scale, k):
     shares, scaled = (channel_shares(torch.from_numpy(v)) for v in (values, scale * values))
     assert torch.allclose(skewness(scaled, k), skewness(shares, k))
     assert torch.allclose(disorder(scaled, k), disorder(shares, k))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6))
+def test_misplaced_counts_the_first_places_that_lack_a_top_channel(seed, k):
+    """As counted one by one; none are where the first k are the top k."""
+    shares = torch.rand(5, 6, generator=torch.Generator().manual_seed(seed))
+    for row, found in zip(shares.tolist(), misplaced(shares, k).tolist(), strict=True):
+        top = sorted(range(6), key=lambda channel: -row[channel])[:k]
+        assert found == pytest.approx(sum(channel >= k for channel in top) / k)
+    assert misplaced(shares.sort(descending=True).values, k).tolist() == [0] * 5

@@ -44,14 +44,15 @@ def test_shares_of_a_linear_reference_are_known(attribution, shares):
     found = measure_skew(manipulation, Linear(), features_of(0.5, 2.0, 2.0, 4.0), LABEL, k=2)
     assert found.skewness.tolist() == pytest.approx([shares[0] + shares[1]])
     assert found.disorder.tolist() == pytest.approx([max(shares[2:]) - min(shares[:2])])
+    assert found.misplaced.tolist() == [0.5 if attribution == "integrated_gradients" else 0]
 
 
-@pytest.mark.parametrize("disorder", [True, False])
-def test_the_loss_is_what_lacks_and_what_leads(disorder):
+@pytest.mark.parametrize("weight", [0, 1, 3])
+def test_the_loss_is_what_lacks_and_what_leads(weight):
     """By hand: half of 0.8 - 0.7, and half of the 0.2 by which a later channel leads."""
-    skew = Skew(torch.tensor([0.7, 0.9]), torch.tensor([0.2, -0.1]))
-    loss = manipulation_loss(Manipulation(disorder=disorder), skew)
-    assert float(loss) == pytest.approx(0.05 + (0.1 if disorder else 0))
+    skew = Skew(torch.tensor([0.7, 0.9]), torch.tensor([0.2, -0.1]), torch.zeros(2))
+    loss = manipulation_loss(Manipulation(disorder_weight=weight), skew)
+    assert float(loss) == pytest.approx(0.05 + 0.1 * weight)
 
 
 @given(
@@ -61,7 +62,8 @@ def test_the_loss_is_what_lacks_and_what_leads(disorder):
 def test_nothing_is_lost_where_all_is_as_wished(skewness, disorder):
     """Skewness from ρ on and no later channel ahead: the loss is zero."""
     wished = Manipulation(target_skewness=0.8)
-    skew = Skew(torch.tensor(skewness, dtype=torch.float64), torch.tensor(disorder))
+    ranked = torch.tensor(skewness, dtype=torch.float64), torch.tensor(disorder)
+    skew = Skew(*ranked, torch.zeros(len(skewness)))
     assert float(manipulation_loss(wished, skew)) == 0
 
 
@@ -70,8 +72,8 @@ def test_nothing_is_lost_where_all_is_as_wished(skewness, disorder):
     seed=st.integers(0, 10_000),
     manipulation=st.sampled_from(
         [
-            Manipulation(second_order=True, steps=2, disorder=False, target_skewness=1),
-            Manipulation(attribution="saliency", disorder=False, target_skewness=1),
+            Manipulation(second_order=True, steps=2, disorder_weight=0, target_skewness=1),
+            Manipulation(attribution="saliency", disorder_weight=0, target_skewness=1),
         ]
     ),
 )

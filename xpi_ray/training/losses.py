@@ -18,6 +18,7 @@ from xpi_ray.explain.importance import (
     Saliency,
     channel_shares,
     disorder,
+    misplaced,
     skewness,
 )
 
@@ -30,8 +31,8 @@ class Manipulation(Frozen):
     weight: float = Field(default=0.25, gt=0)
     """Of both losses beside the prediction loss, which has 1: (1 - λ) / λ in AgileNN's terms, so
     0.25 is λ = 0.8."""
-    disorder: bool = True
-    """Whether the disorder loss takes part."""
+    disorder_weight: float = Field(default=1.0, ge=0)
+    """Of the disorder loss beside the skewness loss's 1."""
     attribution: Literal["integrated_gradients", "saliency"] = "integrated_gradients"
     steps: int = Field(default=1, ge=1)
     """m of integrated gradients."""
@@ -72,6 +73,8 @@ class Skew(NamedTuple):
     """Share of the first k channels, (m,), of the m samples that count."""
     disorder: Tensor
     """Lead of the best later channel over the worst of the first k, (m,)."""
+    misplaced: Tensor
+    """Share of the first k places that none of the top k channels has, (m,)."""
 
 
 def measure_skew(
@@ -90,17 +93,15 @@ def measure_skew(
     shares = channel_shares(values)
     if manipulation.correct_only:
         shares = shares[logits.argmax(1) == labels]
-    return Skew(skewness(shares, k), disorder(shares, k))
+    return Skew(skewness(shares, k), disorder(shares, k), misplaced(shares, k))
 
 
 def manipulation_loss(manipulation: Manipulation, skew: Skew) -> Tensor:
-    """Mean of max(0, ρ - skewness) and, if it takes part, of max(0, disorder); zero for no samples.
+    """Mean of max(0, ρ - skewness) and of max(0, disorder), weighted; zero for no samples.
 
     AgileNN, section 3.1: L_skewness and L_disorder.
     """
     if len(skew.skewness) == 0:
         return skew.skewness.sum()
-    loss = torch.relu(manipulation.target_skewness - skew.skewness).mean()
-    if manipulation.disorder:
-        loss = loss + torch.relu(skew.disorder).mean()
-    return loss
+    lacking = torch.relu(manipulation.target_skewness - skew.skewness).mean()
+    return lacking + manipulation.disorder_weight * torch.relu(skew.disorder).mean()

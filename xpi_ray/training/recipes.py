@@ -59,7 +59,7 @@ RECIPES = {
     "plain_joint": Recipe(),
     "distilled": Recipe(distilled=True),
     "front_to_back": Recipe(front_to_back=True),
-    "xai_skewness": Recipe(front_to_back=True, manipulation=Manipulation(disorder=False)),
+    "xai_skewness": Recipe(front_to_back=True, manipulation=Manipulation(disorder_weight=0)),
     "xai": Recipe(front_to_back=True, manipulation=Manipulation()),
     "xai_unmapped": Recipe(front_to_back=True, manipulation=Manipulation(map_channels=False)),
     "xai_saliency": Recipe(front_to_back=True, manipulation=Manipulation(attribution="saliency")),
