@@ -8,6 +8,7 @@ benchmarks/results/*.json ─► plots ─► docs/results/*.png
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ DPI = 85
 
 # Okabe and Ito, "Color Universal Design" (2008); black is plain training's.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
-MARKERS = "osD^v<>"
+MARKERS = "osD^v<>P*"  # more than colours, so that no pair comes twice
 XAI = "xai"
 PANELS = {
     "what is trained": r"^(?!.*_(rho|k)_)",
@@ -120,7 +121,7 @@ def _styles(names: list[str]) -> dict[str, Style]:
     others = sorted((name for name in names if name != PLAIN), key=lambda name: name != XAI)
     styles = {
         name: {"color": colour, "marker": marker, "linestyle": "-"}
-        for name, colour, marker in zip(others, COLOURS, MARKERS, strict=False)
+        for name, colour, marker in zip(others, cycle(COLOURS), cycle(MARKERS), strict=False)
     }
     plain = {PLAIN: {"color": "black", "marker": ".", "linestyle": "--"}} if PLAIN in names else {}
     return plain | styles

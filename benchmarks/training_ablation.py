@@ -78,7 +78,7 @@ def small12(splits: Splits, branch_share: float = BRANCH_SHARE) -> XpiSpec:
 
 def new_network(name: str, splits: Splits) -> XpiNetwork:
     """The network that a training begins with."""
-    return XpiNetwork(small12(splits, SHARES.get(name, 0.2)))
+    return XpiNetwork(small12(splits, SHARES.get(name, BRANCH_SHARE)))
 
 
 def train_base(name: str, splits: Splits, seed: int, output: Path) -> Path:

@@ -74,7 +74,7 @@ class Side:
         times_s = []
         for front in READY:
             started = time.perf_counter()
-            self.objective.begin(self.network, front, self.train, seed=0)
+            self.objective.begin(self.network, front, self.train, seed=0, progress=0.0)
             times_s.append(time.perf_counter() - started)
         return fmean(times_s)
 

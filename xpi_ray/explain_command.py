@@ -50,6 +50,8 @@ def explain(
     output = output or Path(f"{image.stem}-explained.png")
     if output.suffix.lower() != ".png":
         raise RequestError(f"the picture is a PNG file, its name must end in .png; got {output}")
+    if output.exists() and output.samefile(image):
+        raise RequestError(f"the picture would overwrite {image}; choose another --output")
     loaded = Bundle.load(bundle)
     network = _network(loaded, find(bundle))
     explanation = explain_image(network, _read(image, network.image_size), steps)

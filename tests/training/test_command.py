@@ -163,6 +163,10 @@ def test_a_teacher_is_read_and_heard(xpi_train, tmp_path, monkeypatch):
     assert not torch.equal(*weights)
     result = xpi_train(*PLAIN, "--teacher", str(tmp_path / "nobody.npz"))
     assert isinstance(result.exception, DataError)
+    np.savez(path, **{n: v.numpy() for n, v in CifarResNet(1, 9).state_dict().items()})
+    result = xpi_train(*PLAIN, "--teacher", str(path))
+    assert isinstance(result.exception, TrainingError)
+    assert "tells 9 classes apart and the data set has 5" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def quick(name):
 def test_every_recipe_trains(name, front, fresh_network, separable):
     """Its objective gets ready, and its loss reaches every weight of the first block."""
     objective = quick(name).objective(fresh_network)
-    objective.begin(fresh_network, front, separable.train, 0)
+    objective.begin(fresh_network, front, separable.train, 0, 0.0)
     fresh_network.train()
     objective.train()
     loss = objective(fresh_network, *separable.train[:2])
@@ -97,7 +97,7 @@ def test_a_trunk_trains_without_mapping(separable, tmp_path):
     network.freeze_trunk(8)
     objective = quick("xai_quantized").objective(network)
     before = copy.deepcopy(network.state_dict())
-    objective.begin(network, 1, separable.train, 0)
+    objective.begin(network, 1, separable.train, 0, 0.0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     config = TrainingConfig(epochs=1, batch_size=80, peak_learning_rate=0.1)
     trainer = Trainer(network, objective, config, tmp_path, turns=(0.0, 1.0))

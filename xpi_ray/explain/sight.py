@@ -23,6 +23,8 @@ from xpi_ray.explain.importance import channel_shares, skewness
 from xpi_ray.networks.progressive import State
 from xpi_ray.networks.xpi import XpiNetwork
 
+GRADIENTS_AT_ONCE = 50  # bounds memory, however many steps are asked for
+
 Map = NDArray[np.float32]
 """How much each place counts, 0 or more."""
 
@@ -77,9 +79,8 @@ class Onward(nn.Module):
 
     def leave(self, features: Tensor) -> State:
         """The state after the first block, from its features (n, C, h, w)."""
-        this = self.network.block(self.first)
-        kept, carry = this.split(features)
-        return State(carry, this.fuse(self.earlier.expand(len(features), -1), this.branch(kept)))
+        earlier = self.earlier.expand(len(features), -1)
+        return self.network.leave(features, earlier, self.first)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (n, C, h, w) to the last exit's log-probabilities (n, K)."""
@@ -161,5 +162,7 @@ def attribute(
         baseline: Where the path begins, (1, C, h, w); zeros if not given.
     """
     oracle = IntegratedGradients(forward)
-    values: Tensor = oracle.attribute(inputs, baseline, target=label, n_steps=steps)
+    values: Tensor = oracle.attribute(
+        inputs, baseline, target=label, n_steps=steps, internal_batch_size=GRADIENTS_AT_ONCE
+    )
     return values.detach().float()

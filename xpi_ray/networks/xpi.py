@@ -82,10 +82,7 @@ class XpiNetwork(ProgressiveNetwork):
 
     def advance(self, state: State, block: int) -> State:
         """Run block ``block`` (1..N) on the state that the block before it returned."""
-        features = self.features(state.carry, block)
-        this = self.block(block)
-        kept, carry = this.split(features)
-        return State(carry, this.fuse(state.logits, this.branch(kept)))
+        return self.leave(self.features(state.carry, block), state.logits, block)
 
     def features(self, carry: Tensor, block: int) -> Tensor:
         """What block ``block`` extracts from the carry before it, (n, C, h, w)."""
@@ -94,6 +91,12 @@ class XpiNetwork(ProgressiveNetwork):
             carry = carry.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.block(block).extractor(carry)
         return features
+
+    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
+        """From a block's features (n, C, h, w) and the exit before, (n, K), to its own state."""
+        this = self.block(block)
+        kept, carry = this.split(features)
+        return State(carry, this.fuse(earlier, this.branch(kept)))
 
     def thaw(self) -> None:
         """Make all blocks trainable again, after a training that froze them in turn."""

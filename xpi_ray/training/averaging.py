@@ -32,11 +32,15 @@ def average_into(network: ProgressiveNetwork, other: Mapping[str, Tensor], train
     for name, own in network.state_dict().items():
         if own.is_floating_point():
             own.add_(other[name]).div_(2)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.train()
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.training  # a frozen trunk's are not
+    ]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
-    network.train()
     size = min(BATCH_SIZE, len(train.labels))
     for step, (images, _) in enumerate(batches(train, size, torch.Generator().manual_seed(0))):
         if step == NORM_BATCHES:

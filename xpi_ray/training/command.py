@@ -22,7 +22,7 @@ from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.averaging import averaged_if_better
 from xpi_ray.training.data import DATA_SETS, Splits, load
 from xpi_ray.training.fine_tuning import fine_tuned_if_better
-from xpi_ray.training.objectives import CrossEntropy, Distilled
+from xpi_ray.training.objectives import Distilled
 from xpi_ray.training.packing import pack
 from xpi_ray.training.recipes import RECIPES, recipe
 from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
@@ -76,7 +76,10 @@ def train(
         typer.Option(help="Folder of a run to average weights with, if validation gains by it."),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Weights of a CIFAR ResNet (.npz) that exits learn from.")
+        Path | None,
+        typer.Option(
+            help="Weights (.npz) of a CIFAR ResNet that knows this data set, to learn from."
+        ),
     ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Round the weights to 16 bits, which halves the bundle.")
@@ -99,7 +102,7 @@ def train(
     network = new_network(architecture, splits)
     if start_from is not None:
         _load_weights(network, start_from)
-    prediction = Distilled(CifarResNet.load(teacher)) if teacher is not None else None
+    prediction = _distilled(teacher, network.num_classes) if teacher is not None else None
     objective = chosen.objective(network, prediction)
     turns = chosen.turns(network, epochs, trained=start_from is not None)
     with Progress(console=Console(stderr=True)) as progress:
@@ -118,7 +121,7 @@ def train(
         if fine_tune_epochs:
             accuracies = fine_tuned_if_better(
                 network,
-                prediction or CrossEntropy(),
+                prediction or chosen.prediction(),
                 config,
                 fine_tune_epochs,
                 output / FINE_TUNE,
@@ -169,6 +172,16 @@ def new_network(architecture: str, splits: Splits) -> XpiNetwork:
     raise TrainingError(
         f"unknown architecture {architecture!r}; expected {' or '.join(ARCHITECTURES)}"
     )
+
+
+def _distilled(teacher: Path, num_classes: int) -> Distilled:
+    loaded = CifarResNet.load(teacher)
+    if loaded.linear.out_features != num_classes:
+        raise TrainingError(
+            f"{teacher} tells {loaded.linear.out_features} classes apart and the data set has "
+            f"{num_classes}; a teacher must have learnt the same data set"
+        )
+    return Distilled(loaded)
 
 
 def _load_weights(network: XpiNetwork, folder: Path) -> None:

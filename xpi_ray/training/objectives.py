@@ -86,7 +86,9 @@ class Distilled:
 class Objective(nn.Module):
     """A loss that the trainer can minimise. Its state and parameters belong to the checkpoint."""
 
-    def begin(self, network: ProgressiveNetwork, front: int, train: Split, seed: int) -> None:
+    def begin(
+        self, network: ProgressiveNetwork, front: int, train: Split, seed: int, progress: float
+    ) -> None:
         """Get ready for an epoch, or for another front block in the midst of one.
 
         Args:
@@ -94,6 +96,7 @@ class Objective(nn.Module):
             front: The block whose turn it is, 1..N, those before it frozen; 0 is all blocks' turn.
             train: The training split.
             seed: Of the epoch's random numbers.
+            progress: The part of the training that is done, 0..1.
         """
 
     def trained(self) -> list[tuple[nn.Module, float]]:

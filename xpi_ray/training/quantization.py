@@ -3,6 +3,7 @@
     block i ─► carry ─► CarryQuantization: as it is, min-max or learned centres ─► block i+1
 
 A plan may send the carry after any block at any level, so every batch meets one of them at random.
+16 and 8 bits cost nothing that could be learnt; centres are not yet among a plan's levels.
 Min-max: SAC-d co-inference, equation 4; centres: AgileNN (MobiCom'22), section 6. Gradients pass
 the former unchanged (straight-through) and the latter softly.
 """
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from xpi_ray.compression.centres import Centres
 
-UNTOUCHED_SHARE = 0.5
-"""Share of batches in training whose carry stays as it is; the levels divide the rest evenly."""
+UNTOUCHED_SHARE, MIN_MAX_SHARE = 0.5, 0.25
+"""Shares of batches in training whose carry stays as it is, or is divided min-max as by a plan's
+hardest level; the sets of centres divide the rest evenly."""
 CENTRE_COUNTS = (16, 8, 4)
 MIN_MAX_BITS = 4  # 8 and 16 bits cost no accuracy, so there is nothing to learn from them
 MIN_MAX = f"minmax{MIN_MAX_BITS}"
@@ -58,10 +60,12 @@ class CarryQuantization(nn.Module):
         """
         if not self.training:
             return carry
-        untouched, which = torch.rand(2, generator=generator).tolist()
-        if untouched < UNTOUCHED_SHARE:
+        kind, which = torch.rand(2, generator=generator).tolist()
+        if kind < UNTOUCHED_SHARE:
             return carry
-        return self.quantize(carry, block, self.levels[int(which * len(self.levels))])
+        if kind < UNTOUCHED_SHARE + MIN_MAX_SHARE:
+            return min_max(carry)
+        return self.quantize(carry, block, self.levels[1 + int(which * len(self.counts))])
 
     def quantize(self, carry: Tensor, block: int, level: str) -> Tensor:
         """Quantise the carry of block ``block`` (1..N-1) at one of ``levels``.

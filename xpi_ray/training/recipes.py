@@ -3,7 +3,7 @@
 name ─► Recipe ─► objective and turns ─► trainer
 """
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xpi_ray.config import Frozen
 from xpi_ray.errors import TrainingError
@@ -28,6 +28,12 @@ class Recipe(Frozen):
     entropy_weight: float = Field(default=0.0, ge=0)
     """Of the bits a value that a quantised carry needs, beside the prediction loss's 1."""
 
+    @model_validator(mode="after")
+    def _only_quantized_carries_have_an_entropy(self) -> "Recipe":
+        if self.entropy_weight and not self.quantized:
+            raise ValueError("entropy_weight needs quantized: an exact carry has no symbols")
+        return self
+
     def objective(self, network: XpiNetwork, teacher: Prediction | None = None) -> Objective:
         """The loss for a network.
 
@@ -35,18 +41,22 @@ class Recipe(Frozen):
             network: What is to be trained.
             teacher: Judges the exits in place of the recipe's own way.
         """
-        prediction = teacher or (Distilled() if self.distilled else CrossEntropy())
+        prediction = teacher or self.prediction()
         if not (self.front_to_back or self.manipulation or self.quantized):
             return Joint(prediction)
         quantization = CarryQuantization(network.num_blocks) if self.quantized else None
         return Staged(
             network,
             prediction,
-            self.manipulation,
-            not self.front_to_back,
-            quantization,
-            self.entropy_weight,
+            manipulation=self.manipulation,
+            together=not self.front_to_back,
+            quantization=quantization,
+            entropy_weight=self.entropy_weight,
         )
+
+    def prediction(self) -> Prediction:
+        """What judges the exits where there is no teacher of their own."""
+        return Distilled() if self.distilled else CrossEntropy()
 
     def turns(self, network: XpiNetwork, epochs: int, trained: bool) -> tuple[float, ...]:
         """When each turn ends, in epochs; ``trained`` networks need no joint turn first."""
@@ -64,8 +74,9 @@ RECIPES = {
     "xai_unmapped": Recipe(front_to_back=True, manipulation=Manipulation(map_channels=False)),
     "xai_saliency": Recipe(front_to_back=True, manipulation=Manipulation(attribution="saliency")),
     "xai_joint": Recipe(manipulation=Manipulation(weight=0.3, reference_follows=True)),
+    "front_to_back_quantized": Recipe(front_to_back=True, quantized=True),
     "xai_quantized": Recipe(front_to_back=True, manipulation=Manipulation(), quantized=True),
-    "xai_joint_quantized": Recipe(
+    "xai_distilled_quantized": Recipe(
         distilled=True,
         manipulation=Manipulation(weight=0.3, reference_follows=True),
         quantized=True,

@@ -35,6 +35,7 @@ CENTRE_IMAGES = 256
 CENTRES_RATE = 0.01  # their learning rate, to the network's
 BLOCKS_A_BATCH = 3
 LAST_HARDNESS = 8.0
+SETTLED = 0.5  # of a joint training; until then carries change too much for centres to follow
 
 
 def turns(num_blocks: int, epochs: int, joint_share: float = JOINT_SHARE) -> tuple[float, ...]:
@@ -102,16 +103,19 @@ class Staged(Objective):
         self.references.eval()
         return self
 
-    def begin(self, network: ProgressiveNetwork, front: int, train: Split, seed: int) -> None:
+    def begin(
+        self, network: ProgressiveNetwork, front: int, train: Split, seed: int, progress: float
+    ) -> None:
         """Fit the reference and map the channels when another block comes to the front."""
         assert isinstance(network, XpiNetwork)
         self.generator.manual_seed(seed + front)
         new_turn = front != int(self.front)
         self.front.fill_(front)
         if self.quantization is not None:
-            rise = (LAST_HARDNESS - FIRST_HARDNESS) * front / network.num_blocks
-            self.quantization.hardness = FIRST_HARDNESS + rise
-            if new_turn or front == 0:  # all blocks move on in every epoch of their joint turn
+            self.quantization.hardness = FIRST_HARDNESS + progress * (
+                LAST_HARDNESS - FIRST_HARDNESS
+            )
+            if new_turn or (front == 0 and progress < SETTLED):
                 self._spread_centres(network, front, train)
         if not new_turn:
             return
@@ -137,7 +141,7 @@ class Staged(Objective):
             map_channels(block, reference, ranking.order()[: block.spec.branch_channels].tolist())
         reference.requires_grad_(self.manipulation.reference_follows)
 
-    def _drawn(self, front: int) -> list[int]:
+    def _watched_blocks(self, front: int) -> list[int]:
         """The blocks whose importance this batch looks at: at most a few, as each costs a block."""
         blocks = self._blocks_in_turn(front)
         order = torch.randperm(len(blocks), generator=self.generator)
@@ -160,19 +164,18 @@ class Staged(Objective):
     def forward(self, network: ProgressiveNetwork, images: Tensor, labels: Tensor) -> Tensor:
         """Run the network, look at the front block's features, and weigh what was found."""
         assert isinstance(network, XpiNetwork)
-        front, crossing = int(self.front), self._draw(network)
-        drawn = self._drawn(front)
+        front, crossing = int(self.front), self._crossing(network)
+        watched = self._watched_blocks(front)
         state = network.start(images)
         exits: list[Tensor] = []
         loss = torch.zeros(())
         for number in range(1, network.num_blocks + 1):
             features = network.features(state.carry, number)
             block = network.block(number)
-            if number in drawn:
+            if number in watched:
                 k = block.spec.branch_channels
                 loss = loss + self._manipulate(number, features, labels, k)
-            kept, carry = block.split(features)
-            state = State(carry, block.fuse(state.logits, block.branch(kept)))
+            state = network.leave(features, state.logits, number)
             if number == crossing and self.quantization is not None:
                 if self.entropy_weight:
                     bits = self.quantization.entropy_bits(state.carry, number)
@@ -208,7 +211,11 @@ class Staged(Objective):
                 if number >= front - 1:
                     self.quantization.initialise(number, state.carry)
 
-    def _draw(self, network: ProgressiveNetwork) -> int:
-        """The partition that this batch crosses the link at, from before the front to N - 1."""
-        first, last = max(1, int(self.front) - 1), network.num_blocks - 1
-        return int(torch.randint(min(first, last), last + 1, (), generator=self.generator))
+    def _crossing(self, network: XpiNetwork) -> int | None:
+        """The partition that this batch crosses the link at, 1..N-1; None if carries stay exact.
+
+        Earlier than the front too: blocks behind must not forget what a quantised carry is like.
+        """
+        if self.quantization is None or network.num_blocks == 1:
+            return None
+        return int(torch.randint(1, network.num_blocks, (), generator=self.generator))

@@ -184,7 +184,7 @@ class Trainer:
             now = self.epoch + step / steps
             before, front = front, sum(end <= now for end in self.turns[:-1])
             if front != before:
-                self._bring_to_front(front, train, seed)
+                self._bring_to_front(front, train, seed, now / self.config.epochs)
             self._set_learning_rates(now, front)
             loss = self.objective(self.network, images, labels)
             self.optimizer.zero_grad()
@@ -194,8 +194,8 @@ class Trainer:
         self.epoch += 1
         return total / steps
 
-    def _bring_to_front(self, front: int, train: Split, seed: int) -> None:
-        self.objective.begin(self.network, front, train, seed)
+    def _bring_to_front(self, front: int, train: Split, seed: int, progress: float) -> None:
+        self.objective.begin(self.network, front, train, seed, progress)
         self.network.train()
         self.objective.train()
         for block in self._blocks()[: max(front - 1, 0)]:
