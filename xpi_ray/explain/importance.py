@@ -130,5 +130,4 @@ def disorder(shares: Tensor, k: int) -> Tensor:
 
 def misplaced(shares: Tensor, k: int) -> Tensor:
     """The share of the first k places that no top k channel has, of each sample: (n, C) to (n,)."""
-    first = torch.zeros_like(shares).index_fill_(1, torch.arange(k), 1.0)
-    return 1 - first.gather(1, shares.topk(k, dim=1).indices).mean(dim=1)
+    return (shares.topk(k, dim=1).indices >= k).to(shares.dtype).mean(dim=1)

@@ -77,6 +77,22 @@ class Skew(NamedTuple):
     """Share of the first k places that none of the top k channels has, (m,)."""
 
 
+def counted_shares(
+    manipulation: Manipulation, reference: nn.Module, features: Tensor, labels: Tensor
+) -> Tensor:
+    """Each channel's share of importance, (m, C), of the m samples that count.
+
+    Args:
+        manipulation: Which measure.
+        reference: In eval mode; features to logits.
+        features: (n, C, h, w); the shares are differentiable in them.
+        labels: int64 (n,).
+    """
+    values, logits = manipulation.attributor()(reference, features, labels)
+    shares = channel_shares(values)
+    return shares[logits.argmax(1) == labels] if manipulation.correct_only else shares
+
+
 def measure_skew(
     manipulation: Manipulation, reference: nn.Module, features: Tensor, labels: Tensor, k: int
 ) -> Skew:
@@ -89,10 +105,7 @@ def measure_skew(
         labels: int64 (n,).
         k: Channels that the branch reads.
     """
-    values, logits = manipulation.attributor()(reference, features, labels)
-    shares = channel_shares(values)
-    if manipulation.correct_only:
-        shares = shares[logits.argmax(1) == labels]
+    shares = counted_shares(manipulation, reference, features, labels)
     return Skew(skewness(shares, k), disorder(shares, k), misplaced(shares, k))
 
 

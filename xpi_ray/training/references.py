@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xpi_ray.explain.channels import ChannelRanking
-from xpi_ray.explain.importance import channel_shares
 from xpi_ray.networks.block import Extractor, XpiBlock
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Split, batches
-from xpi_ray.training.losses import Manipulation
+from xpi_ray.training.losses import Manipulation, counted_shares
 
 REFERENCE_BATCH = 128
 REFERENCE_LEARNING_RATE = 2e-3
@@ -81,7 +80,6 @@ def rank_channels(
     generator: torch.Generator,
 ) -> ChannelRanking:
     """Rank a block's channels over a sample of the training split; AgileNN, Algorithm 1."""
-    attribute = manipulation.attributor()
     ranking = ChannelRanking(network.block(block).spec.branch_channels)
     network.eval()
     count = min(RANKING_IMAGES, len(train.labels))
@@ -89,9 +87,7 @@ def rank_channels(
     for part in chosen.split(REFERENCE_BATCH):
         labels = train.labels[part]
         features = block_features(network, train.images[part], block)
-        values, logits = attribute(reference, features, labels)
-        shares = channel_shares(values.detach())
-        ranking.add(shares[logits.argmax(1) == labels] if manipulation.correct_only else shares)
+        ranking.add(counted_shares(manipulation, reference, features, labels))
     return ranking
 
 
