@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from benchmarks.result import Rows, write
-from benchmarks.training_ablation import DATASET, NETWORK, OUTPUT, TRAININGS, new_network
+from benchmarks.training_ablation import DATASET, NETWORK, OUTPUT, TRAININGS, finished, new_network
 from xpi_ray.bundle import Bundle
 from xpi_ray.networks.reference import build_reference
 from xpi_ray.networks.xpi import XpiNetwork
@@ -117,25 +117,19 @@ def measure_all(
 
 def chosen(arguments: argparse.Namespace) -> list[Run]:
     """Open the runs that the arguments name; says which are left out as they are not finished."""
-    runs = []
-    for training in arguments.trainings:
-        for path in sorted((arguments.runs / training).glob(f"*/{CHECKPOINT}")):
-            run = open_ablation(path.parent, training, int(path.parent.name))
-            if run is None:
-                print(f"{path.parent} is not finished; it is left out")
-            else:
-                runs.append(run)
+    runs = [
+        open_ablation(folder, training, seed, saved)
+        for training in arguments.trainings
+        for seed, folder, saved in finished(arguments.runs, training)
+    ]
     for named in arguments.full:
         training, _, folder = named.partition("=")
         runs.append(open_full(Path(folder), training))
     return runs
 
 
-def open_ablation(folder: Path, training: str, seed: int) -> Run | None:
-    """One run of the ablation; None if it is not finished."""
-    saved = _checkpoint(folder)
-    if saved["epoch"] < saved["config"]["epochs"]:
-        return None
+def open_ablation(folder: Path, training: str, seed: int, saved: Mapping[str, Any]) -> Run:
+    """One finished run of the ablation."""
     network = new_network(training, data(DATASET))
     network.load_state_dict(saved["network"])
     objective = _objective(network, saved["objective"])
@@ -143,13 +137,26 @@ def open_ablation(folder: Path, training: str, seed: int) -> Run | None:
 
 
 def open_full(folder: Path, training: str) -> Run:
-    """One run of `xpi train`: the network of its bundle, the objective of its checkpoint."""
-    bundle, saved = Bundle.load(folder / BUNDLE), _checkpoint(folder)
+    """One run of `xpi train`: its bundle, and the references of its checkpoint.
+
+    References are left out where a fine-tune or an average changed the network after them.
+    """
+    bundle = Bundle.load(folder / BUNDLE)
+    saved: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
     network = bundle.network
     assert isinstance(network, XpiNetwork)
     name, seed = f"{network.kind}{network.num_blocks}", saved["config"]["seed"]
-    objective = _objective(network, saved["objective"])
+    state = dict(saved["objective"])
+    state |= {f"quantization._centres.{key}.values": own for key, own in bundle.centres.items()}
+    if not _same(network.state_dict(), saved["network"]):
+        state = {key: own for key, own in state.items() if not key.startswith("references.")}
+    objective = _objective(network, state)
     return Run(folder, bundle.manifest.name, name, training, seed, network.eval(), objective)
+
+
+def _same(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Whether weights are the same but for rounding to 16 bits."""
+    return all(torch.allclose(own, others[name], 1e-3, 1e-4) for name, own in weights.items())
 
 
 def kept(run: Run, name: str, settings: Mapping[str, object], measure: Callable[[], Rows]) -> Rows:
@@ -188,11 +195,6 @@ def fitted_reference(network: XpiNetwork, block: int, train: Split, steps: int) 
     generator = torch.Generator().manual_seed(block)
     fit_reference(reference, network, block, train, generator, steps)
     return reference
-
-
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    saved: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
-    return saved
 
 
 def _objective(network: XpiNetwork, state: Mapping[str, Tensor]) -> Staged | None:

@@ -15,13 +15,14 @@ import argparse
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.result import Rows
 from benchmarks.runs import Run, add_arguments, data, fitted_reference, measure_all
+from xpi_ray.explain.importance import disorder, misplaced, skewness
 from xpi_ray.profiles.measure import Track
 from xpi_ray.training.data import Split
-from xpi_ray.training.losses import Manipulation, Skew, measure_skew
+from xpi_ray.training.losses import Manipulation, counted_shares
 from xpi_ray.training.references import block_features
 
 CHUNK = 250  # images at once
@@ -36,30 +37,33 @@ def measure(run: Run, test: Split, track: Track, steps: int) -> Rows:
         if run.objective is not None and str(block) in run.objective.references:
             references["training"] = run.objective.references[str(block)]
         for name, reference in references.items():
-            skew = skew_of(run, block, reference, test)
+            shares = shares_of(run, block, reference, test)
+            k = run.network.block(block).spec.branch_channels
+            violations = disorder(shares, k) > 0
             rows.append(
                 {
                     "block": block,
                     "reference": name,
-                    "skewness": round(float(skew.skewness.mean()), 4),
-                    "disorder_violation_rate": round(float((skew.disorder > 0).float().mean()), 4),
-                    "misplaced_share": round(float(skew.misplaced.mean()), 4),
-                    "reference_accuracy": round(len(skew.skewness) / len(test.labels), 4),
+                    "skewness": round(float(skewness(shares, k).mean()), 4),
+                    "disorder_violation_rate": round(float(violations.float().mean()), 4),
+                    "misplaced_share": round(float(misplaced(shares, k).mean()), 4),
+                    "reference_accuracy": round(len(shares) / len(test.labels), 4),
                 }
             )
     return rows
 
 
-def skew_of(run: Run, block: int, reference: nn.Module, test: Split) -> Skew:
-    """Skewness and disorder of the images that the reference answers correctly."""
-    k = run.network.block(block).spec.branch_channels
-    found = [
-        measure_skew(
-            Manipulation(), reference, block_features(run.network, images, block), labels, k
-        )
-        for images, labels in zip(test.images.split(CHUNK), test.labels.split(CHUNK), strict=True)
-    ]
-    return Skew(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+def shares_of(run: Run, block: int, reference: nn.Module, test: Split) -> Tensor:
+    """Each channel's share of importance, of the images that the reference answers correctly."""
+    parts = zip(test.images.split(CHUNK), test.labels.split(CHUNK), strict=True)
+    return torch.cat(
+        [
+            counted_shares(
+                Manipulation(), reference, block_features(run.network, images, block), labels
+            ).detach()
+            for images, labels in parts
+        ]
+    )
 
 
 def main() -> None:

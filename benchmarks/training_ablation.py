@@ -4,24 +4,32 @@
 
 Writes ``benchmarks/results/training_ablation.json``, the test accuracy of every exit, and makes the
 tables and plots anew. A run that is in the output folder already is not trained again, and one that
-was cut short goes on.
+was cut short goes on. All finished runs there are in the result, also those not named this time.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import Progress
 
 from benchmarks import plots, tables
-from benchmarks.result import write
+from benchmarks.result import Rows, write
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.profiles.measure import count_macs
 from xpi_ray.training.data import Splits, load, take
 from xpi_ray.training.losses import Manipulation
 from xpi_ray.training.recipes import RECIPES, Recipe
-from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
+from xpi_ray.training.trainer import (
+    CHECKPOINT,
+    Trainer,
+    TrainingConfig,
+    exit_accuracies,
+    read_weights,
+)
 
 DATASET, NETWORK = "cifar10", "small12"
 OUTPUT = Path("runs/ablation")
@@ -83,13 +91,11 @@ def new_network(name: str, splits: Splits) -> XpiNetwork:
 
 def train_base(name: str, splits: Splits, seed: int, output: Path) -> Path:
     """Train what a training starts from, plainly; all with the same k / C share it."""
-    torch.manual_seed(seed)
-    network = new_network(name, splits)
-    folder = output / f"base_k_{100 * SHARES.get(name, BRANCH_SHARE):.0f}" / str(seed)
+    base = f"base_k_{100 * SHARES.get(name, BRANCH_SHARE):.0f}"
     config = TrainingConfig(epochs=BASE_EPOCHS, seed=seed)
-    trainer = Trainer(network, RECIPES["plain_joint"].objective(network), config, folder)
-    trainer.resume()
-    trainer.run(splits.train, splits.validation)
+    folder = output / base / str(seed)
+    torch.manual_seed(seed)
+    _run(new_network(name, splits), RECIPES["plain_joint"], config, folder, splits)
     return folder
 
 
@@ -99,23 +105,65 @@ def train(name: str, splits: Splits, seed: int, epochs: int, output: Path) -> Xp
     torch.manual_seed(seed)
     network = new_network(name, splits)
     network.load_state_dict(read_weights(base))
-    recipe = TRAININGS[name]
-    if recipe.manipulation is not None:
-        quick = recipe.manipulation.model_copy(update={"reference_steps": REFERENCE_STEPS})
-        recipe = recipe.model_copy(update={"manipulation": quick})
     config = TrainingConfig(epochs=epochs, peak_learning_rate=PEAK_LEARNING_RATE, seed=seed)
-    folder = output / name / str(seed)
-    objective, turns = recipe.objective(network), recipe.turns(network, epochs, trained=True)
-    trainer = Trainer(network, objective, config, folder, turns=turns)
+    _run(network, quick(TRAININGS[name]), config, output / name / str(seed), splits)
+    return network
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """The recipe with reference networks that are fitted for fewer batches."""
+    if recipe.manipulation is None:
+        return recipe
+    update = {"reference_steps": REFERENCE_STEPS}
+    return recipe.model_copy(update={"manipulation": recipe.manipulation.model_copy(update=update)})
+
+
+def _run(
+    network: XpiNetwork, recipe: Recipe, config: TrainingConfig, folder: Path, splits: Splits
+) -> None:
+    """Train from the folder's checkpoint on, if it is of the same recipe and images."""
+    purpose = f"{len(splits.train.labels)} images, {recipe.model_dump_json(exclude_defaults=True)}"
+    trainer = Trainer(
+        network,
+        recipe.objective(network),
+        config.model_copy(update={"purpose": purpose}),
+        folder,
+        turns=recipe.turns(network, config.epochs, trained=True),
+    )
     trainer.resume()
     trainer.run(splits.train, splits.validation)
-    return network
+
+
+def finished(output: Path, name: str) -> Iterator[tuple[int, Path, dict[str, Any]]]:
+    """Every finished run of a training in the folder: seed, folder and checkpoint."""
+    for path in sorted((output / name).glob(f"*/{CHECKPOINT}")):
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        if saved["epoch"] < saved["config"]["epochs"]:
+            print(f"{path.parent} is not finished; it is left out")
+        else:
+            yield int(path.parent.name), path.parent, saved
+
+
+def judge(name: str, seed: int, network: XpiNetwork, splits: Splits) -> Rows:
+    """Test accuracy and cost of every exit."""
+    macs = count_macs(network.eval())
+    return [
+        {
+            "dataset": splits.name,
+            "training": name,
+            "seed": seed,
+            "exit": number,
+            "accuracy": round(accuracy, 4),
+            "cumulative_macs": macs[number - 1],
+        }
+        for number, accuracy in enumerate(exit_accuracies(network, splits.test), start=1)
+    ]
 
 
 def main() -> None:
     """Train what is missing, judge all on the test split, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--trainings", nargs="*", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--images", type=int, default=IMAGES, help="of the training split")
@@ -123,23 +171,16 @@ def main() -> None:
     arguments = parser.parse_args()
     splits = load(DATASET)
     splits = splits._replace(train=take(splits.train, arguments.images))
-    rows = []
+    rows: Rows = []
     with Progress() as progress:
         jobs = [(name, seed) for seed in arguments.seeds for name in arguments.trainings]
         for name, seed in progress.track(jobs, description="trainings"):
-            network = train(name, splits, seed, arguments.epochs, arguments.output)
-            macs = count_macs(network.eval())
-            for number, accuracy in enumerate(exit_accuracies(network, splits.test), start=1):
-                rows.append(
-                    {
-                        "dataset": splits.name,
-                        "training": name,
-                        "seed": seed,
-                        "exit": number,
-                        "accuracy": round(accuracy, 4),
-                        "cumulative_macs": macs[number - 1],
-                    }
-                )
+            train(name, splits, seed, arguments.epochs, arguments.output)
+        for name in progress.track(TRAININGS, description="test split"):
+            for seed, _, saved in finished(arguments.output, name):
+                network = new_network(name, splits)
+                network.load_state_dict(saved["network"])
+                rows += judge(name, seed, network, splits)
     settings = {"images": arguments.images, "epochs": arguments.epochs, "network": NETWORK}
     print(write("training_ablation", settings, rows))
     tables.main()

@@ -183,8 +183,10 @@ def check_bundle() -> Row:
 def check_data() -> Row:
     """Data sets for training lie at hand; serving needs none."""
     folder = import_module("xpi_ray.training.data").data_folder()
+    if folder is None and (named := os.environ.get("XPI_DATA_DIR")):
+        return Row("data", "warn", f"no CIFAR-10 in {named}", "put it there, or unset XPI_DATA_DIR")
     if folder is None:
-        return Row("data", "warn", "none", "set XPI_DATA_DIR; else xpi train fetches CIFAR-10")
+        return Row("data", "warn", "none", "set XPI_DATA_DIR; else xpi train fetches the data")
     return Row("data", "ok", str(folder))
 
 

@@ -232,6 +232,28 @@ def test_centres_that_are_not_listed_are_not_read(folder):
     assert Bundle.load(folder).centres == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("block9_centres2", torch.zeros(2), "belong to no carry"),
+        ("block0_centres2", torch.zeros(2), "belong to no carry"),
+        ("centres2", torch.zeros(2), "belong to no carry"),
+        ("block1_centres17", torch.zeros(17), "2 to 16 finite"),
+        ("block1_centres1", torch.zeros(1), "2 to 16 finite"),
+        ("block1_centres4", torch.zeros(3), "2 to 16 finite"),
+        ("block1_centres2", torch.zeros(2, 1), "2 to 16 finite"),
+        ("block1_centres2", torch.zeros(2, dtype=torch.float64), "2 to 16 finite"),
+        ("block1_centres2", torch.tensor([0.0, torch.inf]), "2 to 16 finite"),
+        ("block1_centres2", torch.tensor([1.0, 0.0]), "must ascend"),
+    ],
+)
+def test_centres_that_quantise_no_carry_are_refused(bundle, tmp_path, name, values, message):
+    """Of a block without a carry, of another size or type, not finite, or out of order."""
+    dataclasses.replace(bundle, centres={name: values}).save(tmp_path)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{", b"weights"])
 def test_a_manifest_that_is_no_json_is_refused(folder, content):
     """Whatever is in its place, the message says that it is not JSON."""

@@ -9,6 +9,7 @@ is the bundle's digest, so two nodes with the same digest hold the same bundle t
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from xpi_ray.compression.centres import FEWEST, MOST
 from xpi_ray.config import Frozen
 from xpi_ray.errors import BundleError, PlanError
 from xpi_ray.networks.builder import build
@@ -139,6 +141,7 @@ class Bundle:
             outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
             manifest.static_plan.check(network.num_blocks, len(outcomes.frame_bytes))
             centres = load_tensors(files[CENTRES]) if CENTRES in files else {}
+            _check_centres(centres, network.num_blocks)
         except (SafetensorError, PlanError, KeyError, ValueError, RuntimeError) as err:
             raise BundleError(f"{folder} does not hold together: {err}") from err
         if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
@@ -238,6 +241,30 @@ def _parse_manifest(data: bytes, folder: Path) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as err:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {err}") from err
+
+
+def _check_centres(centres: Mapping[str, Tensor], num_blocks: int) -> None:
+    """Refuse what no carry could be quantised with.
+
+    Raises:
+        ValueError: A set of centres belongs to no carry, or is not ascending finite float32.
+    """
+    for name, values in centres.items():
+        found = re.fullmatch(r"block([1-9]\d{0,3})_centres([1-9]\d?)", name)
+        if found is None or int(found[1]) >= num_blocks:
+            raise ValueError(
+                f"centres {name!r} belong to no carry; expected block1_centres2 to "
+                f"block{num_blocks - 1}_centres{MOST}"
+            )
+        count = int(found[2])
+        whole = values.dtype == torch.float32 and values.shape == (count,)
+        if not (FEWEST <= count <= MOST and whole and bool(values.isfinite().all())):
+            raise ValueError(
+                f"{name} must be {FEWEST} to {MOST} finite float32 values, as many as its name "
+                f"says; got {tuple(values.shape)} of {values.dtype}"
+            )
+        if bool((values.diff() < 0).any()):
+            raise ValueError(f"{name} must ascend; got {values.tolist()}")
 
 
 def _narrowed(tensor: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
+import copy
+import dataclasses
+
 import pytest
 import torch
 
-from benchmarks import runs
+from benchmarks import runs, training_ablation
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Split
 from xpi_ray.training.losses import Manipulation
@@ -62,13 +65,30 @@ def test_a_run_of_joint_training_has_no_objective_of_its_own(bundle, tmp_path):
     assert runs.open_full(tmp_path, "plain_joint").objective is None
 
 
-def test_an_unfinished_run_of_the_ablation_is_not_opened(tmp_path, splits, monkeypatch):
+def test_references_do_not_outlive_a_fine_tune(bundle, objective, tmp_path):
+    """Where the bundle's weights are no more the checkpoint's, only the centres count."""
+    centres = {"block2_centres4": torch.tensor([0.0, 5.0, 6.0, 9.0])}
+    dataclasses.replace(bundle, centres=centres).save(tmp_path / "bundle")
+    tuned = copy.deepcopy(bundle.network)
+    with torch.no_grad():
+        tuned.block(1).branch.classifier.weight += 0.1
+    save_checkpoint(tmp_path, tuned, objective.state_dict())
+    found = runs.open_full(tmp_path, "xai_quantized").objective
+    assert len(found.references) == 0
+    assert found.quantization.centres(2, 4).values.tolist() == [0, 5, 6, 9]
+
+
+def test_an_unfinished_run_of_the_ablation_is_not_opened(tmp_path, splits, capsys):
     """Two epochs of three are not judged; three are."""
-    monkeypatch.setattr(runs, "data", lambda name: splits)
-    network = runs.new_network("xai_k_30", splits)
-    for epoch, opened in ((2, False), (3, True)):
-        save_checkpoint(tmp_path, network, {}, epoch)
-        assert (runs.open_ablation(tmp_path, "xai_k_30", 0) is not None) == opened
+    folder = tmp_path / "xai_k_30" / "1"
+    folder.mkdir(parents=True)
+    network = training_ablation.new_network("xai_k_30", splits)
+    save_checkpoint(folder, network, {}, epoch=2)
+    assert list(training_ablation.finished(tmp_path, "xai_k_30")) == []
+    assert "not finished" in capsys.readouterr().out
+    save_checkpoint(folder, network, {}, epoch=3)
+    ((seed, found, saved),) = training_ablation.finished(tmp_path, "xai_k_30")
+    assert (seed, found, saved["epoch"]) == (1, folder, 3)
 
 
 def test_a_run_is_measured_once(run):

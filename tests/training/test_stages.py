@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from xpi_ray.explain.importance import disorder, skewness
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training import stages
-from xpi_ray.training.losses import Manipulation, measure_skew
+from xpi_ray.training.losses import Manipulation, counted_shares
 from xpi_ray.training.objectives import CrossEntropy, rising_weights
 from xpi_ray.training.quantization import FIRST_HARDNESS, CarryQuantization
 from xpi_ray.training.references import (
@@ -251,8 +252,8 @@ def test_importance_is_in_the_loss_of_the_front_block(
     lacks = 0.0
     for block in blocks:
         features, k = block_features(network, images, block), spec.blocks[block - 1].branch_channels
-        skew = measure_skew(QUICK, objective.references[str(block)], features, labels, k)
-        lacks += (0.8 - skew.skewness).relu().mean() + skew.disorder.relu().mean()
+        shares = counted_shares(QUICK, objective.references[str(block)], features, labels)
+        lacks += (0.8 - skewness(shares, k)).relu().mean() + disorder(shares, k).relu().mean()
     assert found[1] - found[0] == pytest.approx(float(lacks), rel=1e-3, abs=1e-6)
 
 
@@ -320,7 +321,7 @@ def test_the_entropy_of_a_crossing_carry_can_be_priced(make_network, spec, separ
 
 @pytest.fixture(scope="module")
 def manipulated(spec, separable, tmp_path_factory, make_reference):
-    """Skew of block 1 after trainings that differ in the weight of its losses alone.
+    """Shares of block 1 after trainings that differ in the weight of its losses alone.
 
     By weight: under the training's reference and under one that is fitted afterwards.
     """
@@ -339,7 +340,7 @@ def manipulated(spec, separable, tmp_path_factory, make_reference):
         fresh = make_reference(network, 1, seed=7)
         fit_reference(fresh, network, 1, separable.train, torch.Generator(), steps=40)
         return [
-            measure_skew(manipulation, reference, features, labels, k=4)
+            counted_shares(manipulation, reference, features, labels)
             for reference in (objective.references["1"], fresh)
         ]
 
@@ -350,6 +351,6 @@ def manipulated(spec, separable, tmp_path_factory, make_reference):
 def test_the_losses_move_importance_to_the_branch(manipulated, reference):
     """Skewness is far higher, and disorder halved, against the same training without them."""
     without, with_losses = manipulated[1e-9][reference], manipulated[2.0][reference]
-    assert min(len(without.skewness), len(with_losses.skewness)) >= 8
-    assert with_losses.skewness.mean() > without.skewness.mean() + 0.2
-    assert with_losses.disorder.relu().mean() < 0.5 * without.disorder.relu().mean()
+    assert min(len(without), len(with_losses)) >= 8
+    assert skewness(with_losses, k=4).mean() > skewness(without, k=4).mean() + 0.2
+    assert disorder(with_losses, k=4).relu().mean() < 0.5 * disorder(without, k=4).relu().mean()

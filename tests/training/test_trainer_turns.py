@@ -5,10 +5,11 @@ from functools import partial
 import pytest
 import torch
 
+from xpi_ray.errors import DataError
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training import stages
 from xpi_ray.training.losses import Manipulation
-from xpi_ray.training.objectives import CrossEntropy
+from xpi_ray.training.objectives import CrossEntropy, Joint
 from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.stages import CENTRES_RATE, Staged
 from xpi_ray.training.trainer import LOG, Trainer, TrainingConfig, silent
@@ -214,3 +215,17 @@ def test_the_trainer_trains_what_the_objective_names(make_xai_trainer, manipulat
     references = {id(p) in held for p in objective.references.parameters()}
     assert references == {manipulation.reference_follows}
     assert all(id(p) in held for p in trainer.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("turns", "empty"),
+    [((0.1, 0.3, 4.0), 0), ((0.0, 4.0), 0), ((2.05, 2.1, 4.0), 1), ((1.85, 1.95, 4), 1)],
+)
+def test_a_turn_without_a_batch_is_refused(spec, separable, tmp_path, turns, empty):
+    """At 5 batches an epoch; only the joint turn may be left out, where networks are trained."""
+    trainer = Trainer(XpiNetwork(spec), Joint(CrossEntropy()), CONFIG, tmp_path, turns=turns)
+    if empty:
+        with pytest.raises(DataError, match=f"{empty} of {len(turns)} turns would pass without"):
+            trainer.run(separable.train, separable.validation)
+    else:
+        trainer._check_turns(len(separable.train.labels))

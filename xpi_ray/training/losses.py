@@ -5,7 +5,7 @@
 AgileNN (MobiCom'22), sections 3.1 and 4.2.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -18,7 +18,6 @@ from xpi_ray.explain.importance import (
     Saliency,
     channel_shares,
     disorder,
-    misplaced,
     skewness,
 )
 
@@ -66,17 +65,6 @@ class Manipulation(Frozen):
         return IntegratedGradients(self.steps, self.second_order)
 
 
-class Skew(NamedTuple):
-    """How a batch's importance is spread."""
-
-    skewness: Tensor
-    """Share of the first k channels, (m,), of the m samples that count."""
-    disorder: Tensor
-    """Lead of the best later channel over the worst of the first k, (m,)."""
-    misplaced: Tensor
-    """Share of the first k places that none of the top k channels has, (m,)."""
-
-
 def counted_shares(
     manipulation: Manipulation, reference: nn.Module, features: Tensor, labels: Tensor
 ) -> Tensor:
@@ -93,28 +81,17 @@ def counted_shares(
     return shares[logits.argmax(1) == labels] if manipulation.correct_only else shares
 
 
-def measure_skew(
-    manipulation: Manipulation, reference: nn.Module, features: Tensor, labels: Tensor, k: int
-) -> Skew:
-    """Skewness and disorder of the samples that count, differentiable in the features.
-
-    Args:
-        manipulation: Which measure.
-        reference: Frozen, in eval mode; features to logits.
-        features: (n, C, h, w).
-        labels: int64 (n,).
-        k: Channels that the branch reads.
-    """
-    shares = counted_shares(manipulation, reference, features, labels)
-    return Skew(skewness(shares, k), disorder(shares, k), misplaced(shares, k))
-
-
-def manipulation_loss(manipulation: Manipulation, skew: Skew) -> Tensor:
+def manipulation_loss(manipulation: Manipulation, shares: Tensor, k: int) -> Tensor:
     """Mean of max(0, ρ - skewness) and of max(0, disorder), weighted; zero for no samples.
 
     AgileNN, section 3.1: L_skewness and L_disorder.
+
+    Args:
+        manipulation: ρ and the weights.
+        shares: Each channel's share of importance, (m, C), of the samples that count.
+        k: Channels that the branch reads.
     """
-    if len(skew.skewness) == 0:
-        return skew.skewness.sum()
-    lacking = torch.relu(manipulation.target_skewness - skew.skewness).mean()
-    return lacking + manipulation.disorder_weight * torch.relu(skew.disorder).mean()
+    if len(shares) == 0:
+        return shares.sum()
+    lacking = torch.relu(manipulation.target_skewness - skewness(shares, k)).mean()
+    return lacking + manipulation.disorder_weight * torch.relu(disorder(shares, k)).mean()

@@ -19,7 +19,7 @@ from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.networks.reference import build_reference
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Split
-from xpi_ray.training.losses import Manipulation, manipulation_loss, measure_skew
+from xpi_ray.training.losses import Manipulation, counted_shares, manipulation_loss
 from xpi_ray.training.objectives import Objective, Prediction, rising_weights
 from xpi_ray.training.quantization import FIRST_HARDNESS, CarryQuantization
 from xpi_ray.training.references import (
@@ -153,8 +153,9 @@ class Staged(Objective):
         """A block's manipulation loss and, if its reference follows, the reference's own."""
         assert self.manipulation is not None
         reference = self.references[str(number)]
-        skew = measure_skew(self.manipulation, reference, features, labels, branch_channels)
-        loss = self.manipulation.weight * manipulation_loss(self.manipulation, skew)
+        shares = counted_shares(self.manipulation, reference, features, labels)
+        moved = manipulation_loss(self.manipulation, shares, branch_channels)
+        loss = self.manipulation.weight * moved
         if self.manipulation.reference_follows:
             reference.train()
             loss = loss + F.cross_entropy(reference(features.detach()), labels)

@@ -11,6 +11,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -109,13 +110,9 @@ class Trainer:
         """Train the epochs that are left and return the validation accuracy of every exit.
 
         Raises:
-            DataError: The training split does not fill one batch.
+            DataError: The training split does not fill one batch in every turn.
         """
-        if len(train.labels) < self.config.batch_size:
-            raise DataError(
-                f"a batch of {self.config.batch_size} needs as many training images, got "
-                f"{len(train.labels)}; use a smaller batch"
-            )
+        self._check_turns(len(train.labels))
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.epoch == 0:  # what is there is of a run that this one replaces
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -153,6 +150,25 @@ class Trainer:
             raise DataError(f"{path} was made with another network: {err}") from err
         self.epoch = saved["epoch"]
         self._trim_log()
+
+    def _check_turns(self, images: int) -> None:
+        """Refuse a split of ``images`` images that leaves a turn without a batch."""
+        batch_size, steps = self.config.batch_size, images // self.config.batch_size
+        if steps == 0:
+            raise DataError(
+                f"a batch of {batch_size} needs as many training images, got {images}; use a "
+                "smaller batch"
+            )
+        starts_and_ends = pairwise(math.ceil(end * steps) for end in (0.0, *self.turns))
+        empty = [turn for turn, (start, end) in enumerate(starts_and_ends) if start == end]
+        if self.turns[0] == 0:  # all blocks are trained already
+            empty.remove(0)
+        if empty:
+            raise DataError(
+                f"{len(empty)} of {len(self.turns)} turns would pass without a batch: "
+                f"{self.config.epochs} epochs have {self.config.epochs * steps} batches of "
+                f"{batch_size}; use more epochs or a smaller batch"
+            )
 
     def _finished(self) -> bool:
         return self.epoch >= self.config.epochs
