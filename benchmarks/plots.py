@@ -27,7 +27,7 @@ DPI = 85
 # Okabe and Ito, "Color Universal Design" (2008); black is plain training's.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
 MARKERS = "osD^v<>P*"  # more than colours, so that no pair comes twice
-XAI = "xai"
+XAI = "xai_joint"
 PANELS = {
     "what is trained": r"^(?!.*_(rho|k)_)",
     "target skewness ρ (0.8 where no other)": rf"^({PLAIN}|{XAI})$|_rho_",

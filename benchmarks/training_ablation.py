@@ -21,7 +21,6 @@ from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.profiles.measure import count_macs
 from xpi_ray.training.data import Splits, load, take
-from xpi_ray.training.losses import Manipulation
 from xpi_ray.training.recipes import RECIPES, Recipe
 from xpi_ray.training.trainer import (
     CHECKPOINT,
@@ -38,16 +37,26 @@ BASE_EPOCHS, EPOCHS, PEAK_LEARNING_RATE = 10, 12, 0.1
 REFERENCE_STEPS = 80
 BRANCH_SHARE = 0.2  # k / C
 
-XAI = RECIPES["xai"]
-SWEEP = {
-    f"xai_rho_{rho}": XAI.model_copy(update={"manipulation": Manipulation(target_skewness=rho)})
-    for rho in (0.7, 0.9)
+
+def with_manipulation(recipe: Recipe, **changes: float) -> Recipe:
+    """The recipe with another manipulation, if it has any."""
+    if recipe.manipulation is None:
+        return recipe
+    changed = recipe.manipulation.model_copy(update=changes)
+    return recipe.model_copy(update={"manipulation": changed})
+
+
+XAI = "xai_joint"  # of which ρ and k / C are varied
+SHARES = {
+    f"{name}_k_{100 * share:.0f}": share for name in ("plain_joint", XAI) for share in (0.1, 0.3)
 }
-SHARES = {"xai_k_10": 0.1, "xai_k_30": 0.3, "plain_joint_k_10": 0.1, "plain_joint_k_30": 0.3}
 TRAININGS: dict[str, Recipe] = {
     **{name: recipe for name, recipe in RECIPES.items() if not recipe.quantized},
-    **SWEEP,
-    **{name: XAI if name.startswith("xai") else RECIPES["plain_joint"] for name in SHARES},
+    **{
+        f"{XAI}_rho_{rho}": with_manipulation(RECIPES[XAI], target_skewness=rho)
+        for rho in (0.7, 0.9)
+    },
+    **{name: RECIPES[name.partition("_k_")[0]] for name in SHARES},
 }
 
 
@@ -106,22 +115,15 @@ def train(name: str, splits: Splits, seed: int, epochs: int, output: Path) -> Xp
     network = new_network(name, splits)
     network.load_state_dict(read_weights(base))
     config = TrainingConfig(epochs=epochs, peak_learning_rate=PEAK_LEARNING_RATE, seed=seed)
-    _run(network, quick(TRAININGS[name]), config, output / name / str(seed), splits)
+    _run(network, TRAININGS[name], config, output / name / str(seed), splits)
     return network
-
-
-def quick(recipe: Recipe) -> Recipe:
-    """The recipe with reference networks that are fitted for fewer batches."""
-    if recipe.manipulation is None:
-        return recipe
-    update = {"reference_steps": REFERENCE_STEPS}
-    return recipe.model_copy(update={"manipulation": recipe.manipulation.model_copy(update=update)})
 
 
 def _run(
     network: XpiNetwork, recipe: Recipe, config: TrainingConfig, folder: Path, splits: Splits
 ) -> None:
     """Train from the folder's checkpoint on, if it is of the same recipe and images."""
+    recipe = with_manipulation(recipe, reference_steps=REFERENCE_STEPS)
     purpose = f"{len(splits.train.labels)} images, {recipe.model_dump_json(exclude_defaults=True)}"
     trainer = Trainer(
         network,
