@@ -16,11 +16,18 @@ def exits(training, seeds=3):
 
 def test_a_sweep_has_a_panel_of_its_own():
     """Plain training and XAI are in every panel, a sweep only in its own."""
-    rows = [row for t in ("plain_joint", "xai", "front_to_back", "xai_rho_0.9") for row in exits(t)]
+    rows = [
+        row
+        for t in ("plain_joint", "xai_joint", "front_to_back", "xai_joint_rho_0.9")
+        for row in exits(t)
+    ]
     ((name, figure),) = plots.training_ablation(rows)
     assert name == "training_ablation"
     drawn = [{line.get_label() for line in axis.get_lines()} for axis in figure.axes]
-    assert drawn == [{"plain_joint", "xai", "front_to_back"}, {"plain_joint", "xai", "xai_rho_0.9"}]
+    assert drawn == [
+        {"plain_joint", "xai_joint", "front_to_back"},
+        {"plain_joint", "xai_joint", "xai_joint_rho_0.9"},
+    ]
 
 
 @pytest.mark.parametrize("partitions", [(1,), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)])
