@@ -26,9 +26,9 @@ from rich.progress import Progress
 from benchmarks.result import Rows, write
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.command import colour_statistics
 from xpi_ray.training.data import Splits, load
 from xpi_ray.training.losses import Manipulation
+from xpi_ray.training.networks import colour_statistics
 from xpi_ray.training.recipes import RECIPES, Recipe
 from xpi_ray.training.stages import Staged
 from xpi_ray.training.trainer import Trainer, TrainingConfig

@@ -15,8 +15,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save as save_tensors
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import CENTRES, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
-from xpi_ray.compression.codec import LADDER
+from xpi_ray.bundle import CENTRES, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle
 from xpi_ray.errors import BundleError
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
@@ -362,51 +361,3 @@ def test_tensors_that_are_none_are_refused(folder, name, content):
     seal(folder)
     with pytest.raises(BundleError, match="does not hold together"):
         Bundle.load(folder)
-
-
-def test_what_is_no_bundle_lists_those_there_are(tmp_path, monkeypatch):
-    """A folder without a manifest is refused, and the packaged bundles are named."""
-    packaged = tmp_path / "packaged"
-    monkeypatch.setattr(module, "PACKAGED", packaged)
-    with pytest.raises(BundleError, match="packaged bundles: none"):
-        find(tmp_path)
-    for name in ("pets", "flowers"):
-        (packaged / name).mkdir(parents=True)
-    with pytest.raises(BundleError, match="packaged bundles: flowers, pets"):
-        find(tmp_path)
-
-
-def test_a_packaged_bundle_goes_by_its_name(bundle_folder, tmp_path, monkeypatch):
-    """A name is looked for here and then in the package; a folder of that name comes first."""
-    monkeypatch.setattr(module, "PACKAGED", bundle_folder.parent)
-    monkeypatch.chdir(tmp_path)
-    name = bundle_folder.name
-    assert find(name) == bundle_folder
-    shutil.copytree(bundle_folder, tmp_path / name)
-    assert find(name).resolve() == (tmp_path / name).resolve()
-    monkeypatch.setattr(module, "DEFAULT", name)
-    assert find(None) == find(name)
-
-
-def test_the_default_bundle_is_whole(monkeypatch, tmp_path):
-    """CIFAR-10 comes with the package: twelve blocks, ten labels, a plan that fits, and small."""
-    monkeypatch.chdir(tmp_path)
-    folder, loaded = find(None), Bundle.load()
-    manifest = loaded.manifest
-    assert (manifest.name, loaded.network.num_blocks) == ("cifar10", 12)
-    assert len(set(manifest.labels)) == loaded.network.num_classes == 10
-    manifest.static_plan.check(12, len(LADDER))
-    assert manifest.static_plan.version == 0
-    assert loaded.outcomes.entropy.shape[1] == 12
-    assert sorted(manifest.macs) == list(manifest.macs)
-    assert sum((folder / name).stat().st_size for name in FILES) < MAX_DEFAULT_BYTES
-    assert {file.name for file in folder.iterdir()} == set(FILES)
-
-
-def test_the_default_bundle_serves(monkeypatch, tmp_path):
-    """Its network, made ready to serve, gives every exit's finite logits."""
-    monkeypatch.chdir(tmp_path)
-    network = Bundle.load().network.prepare()
-    exits = network(torch.zeros(1, 3, *network.image_size, dtype=torch.uint8))
-    assert len(exits) == 12
-    assert all(exit_.isfinite().all() for exit_ in exits)

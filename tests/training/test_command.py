@@ -1,10 +1,4 @@
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,22 +9,40 @@ from typer.testing import CliRunner
 from xpi_ray.bundle import WEIGHTS, Bundle
 from xpi_ray.errors import DataError, TrainingError
 from xpi_ray.networks.resnet import CifarResNet
+from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training import command
-from xpi_ray.training.command import colour_statistics, train
+from xpi_ray.training.command import train
+from xpi_ray.training.networks import ARCHITECTURES
+from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.recipes import RECIPES
-from xpi_ray.training.trainer import exit_accuracies, read_weights
+from xpi_ray.training.stages import CENTRE_IMAGES
+from xpi_ray.training.trainer import CHECKPOINT, exit_accuracies, read_weights
 
 PLAIN = ("--training", "plain_joint", "--epochs", "1")
+QUANTIZED = ("--training", "distilled_quantized", "--epochs", "1", "--json")
 
 
 @pytest.fixture
 def xpi_train(monkeypatch, separable, tmp_path):
     """Run `xpi train` on the tiny data set, in a folder of the test's own."""
     monkeypatch.setattr(command, "load", lambda name: separable._replace(name=name))
+    monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     app.command()(train)
-    options = ["--output", str(tmp_path / "run"), "--batch-size", "80"]
-    return lambda *args: CliRunner().invoke(app, ["tiny", *options, *args])
+
+    def run(*args, output="run"):
+        where = ["--output", str(tmp_path / output)] if output else []
+        return CliRunner().invoke(app, ["tiny", *where, "--batch-size", "80", *args])
+
+    return run
+
+
+@pytest.fixture
+def tiny_networks(monkeypatch, spec):
+    """All architectures are the small network, but for what trains them."""
+    for name, kind in ARCHITECTURES.items():
+        tiny = kind._replace(build=lambda splits: XpiNetwork(spec))
+        monkeypatch.setitem(ARCHITECTURES, name, tiny)
 
 
 def test_a_run_ends_in_a_bundle(xpi_train, tmp_path):
@@ -84,9 +96,8 @@ def test_a_start_from_nowhere_is_refused(xpi_train, tmp_path):
 @pytest.mark.parametrize(
     "options", [("--training", "distilled"), ("--architecture", "lite12"), ("--start-from", "run")]
 )
-def test_a_run_of_another_purpose_is_not_resumed(xpi_train, tmp_path, monkeypatch, options):
+def test_a_run_of_another_purpose_is_not_resumed(xpi_train, options):
     """Another training, network or start is refused, and the message tells the run's purpose."""
-    monkeypatch.chdir(tmp_path)
     assert xpi_train(*PLAIN).exit_code == 0
     result = xpi_train(*PLAIN, *options, "--resume")
     assert isinstance(result.exception, DataError)
@@ -100,15 +111,16 @@ def quick(name):
     return chosen.model_copy(update={"manipulation": manipulation})
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_the_default_training_learns_centres(xpi_train, tmp_path, monkeypatch):
     """Blocks take turns, and the bundle holds what carries were quantised with."""
     monkeypatch.setitem(RECIPES, "xai_quantized", quick("xai_quantized"))
-    result = xpi_train("--epochs", "2")
+    result = xpi_train("--epochs", "6")
     assert result.exit_code == 0, result.output
-    assert "tiny, xai_quantized, 2 epochs" in result.stdout
+    assert "tiny, xai_quantized, 6 epochs" in result.stdout
     bundle = Bundle.load(tmp_path / "run" / "bundle")
     saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["objective"]
-    assert len(bundle.centres) == 11 * 3
+    assert len(bundle.centres) == 3 * 3
     for name, values in bundle.centres.items():
         trained = saved[f"quantization._centres.{name}.values"]
         assert torch.equal(values, trained.sort().values)
@@ -130,6 +142,7 @@ def test_half_the_bits_are_half_the_bundle(xpi_train, separable, tmp_path):
     assert told == exit_accuracies(network, separable.validation)
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_a_fine_tune_has_a_folder_of_its_own(xpi_train, tmp_path):
     """It is logged there, for its own epochs."""
     result = xpi_train(*PLAIN, "--fine-tune-epochs", "2")
@@ -138,11 +151,13 @@ def test_a_fine_tune_has_a_folder_of_its_own(xpi_train, tmp_path):
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_a_fine_tune_of_an_older_run_is_not_taken_up(xpi_train, tmp_path):
     """A new run in the folder, stopped before its fine-tune and resumed, makes its own."""
     tuned, new = ("--fine-tune-epochs", "1"), ("--training", "plain_joint", "--epochs", "2")
     unbroken = ("--output", str(tmp_path / "unbroken"))
-    for options in ((*PLAIN, *tuned), new, (*new, *tuned, "--resume"), (*new, *tuned, *unbroken)):
+    again = (*new, "--restart")
+    for options in ((*PLAIN, *tuned), again, (*new, *tuned, "--resume"), (*new, *tuned, *unbroken)):
         result = xpi_train(*options)
         assert result.exit_code == 0, result.output
     found = read_weights(tmp_path / "run" / "fine-tune")
@@ -150,6 +165,7 @@ def test_a_fine_tune_of_an_older_run_is_not_taken_up(xpi_train, tmp_path):
         assert torch.equal(found[name], expected), name
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_a_teacher_is_read_and_heard(xpi_train, tmp_path, monkeypatch):
     """With one the same run ends with other weights; a file that is none is refused."""
     path = tmp_path / "teacher.npz"
@@ -157,14 +173,14 @@ def test_a_teacher_is_read_and_heard(xpi_train, tmp_path, monkeypatch):
     np.savez(path, **{n: v.numpy() for n, v in CifarResNet(1, 5).state_dict().items()})
     weights = []
     for options in ((), ("--teacher", str(path))):
-        result = xpi_train(*PLAIN, *options)
+        result = xpi_train(*PLAIN, *options, "--restart")
         assert result.exit_code == 0, result.output
         weights.append(read_weights(tmp_path / "run")["blocks.0.extractor.conv.0.weight"])
     assert not torch.equal(*weights)
-    result = xpi_train(*PLAIN, "--teacher", str(tmp_path / "nobody.npz"))
+    result = xpi_train(*PLAIN, "--teacher", str(tmp_path / "nobody.npz"), output="other")
     assert isinstance(result.exception, DataError)
     np.savez(path, **{n: v.numpy() for n, v in CifarResNet(1, 9).state_dict().items()})
-    result = xpi_train(*PLAIN, "--teacher", str(path))
+    result = xpi_train(*PLAIN, "--teacher", str(path), output="other")
     assert isinstance(result.exception, TrainingError)
     assert "tells 9 classes apart and the data set has 5" in str(result.exception)
 
@@ -181,83 +197,130 @@ def test_unknown_names_are_refused(xpi_train, option, value, known):
     assert known in str(result.exception)
 
 
-XPI_TRAIN = """
-import sys
-
-import torch
-import typer
-
-from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
-from xpi_ray.training import command
-from xpi_ray.training.data import Split, Splits
-from xpi_ray.training.recipes import RECIPES, Recipe
-
-torch.set_num_threads(1)
-spec, recipe, *splits = torch.load("tiny.pt", weights_only=True)
-splits = Splits("tiny", tuple("abcde"), *(Split(*split) for split in splits))
-command.load = lambda name: splits
-command.new_network = lambda architecture, splits: XpiNetwork(XpiSpec.model_validate_json(spec))
-RECIPES["xai_quantized"] = Recipe.model_validate_json(recipe)
-app = typer.Typer()
-app.command()(command.train)
-app()
-"""
+@pytest.mark.usefixtures("tiny_networks")
+@pytest.mark.parametrize(
+    ("architecture", "training", "rate"),
+    [("xpi12", "xai_quantized", 0.2), ("lite12", "distilled_quantized", 0.05)],
+)
+def test_an_architecture_says_what_trains_it(
+    xpi_train, tmp_path, monkeypatch, architecture, training, rate
+):
+    """Its recipe, its learning rate, and a folder named by all three; options come before."""
+    monkeypatch.setitem(RECIPES, "xai_quantized", quick("xai_quantized"))
+    own = ("--training", "plain_joint", "--peak-learning-rate", "0.3")
+    for options, used in (((), (training, rate)), (own, ("plain_joint", 0.3))):
+        result = xpi_train("--architecture", architecture, "--epochs", "6", *options, output=None)
+        assert result.exit_code == 0, result.output
+        folder = tmp_path / "runs" / f"tiny-{architecture}-{used[0]}"
+        config = json.loads((folder / "config.json").read_text())
+        assert config["purpose"].startswith(f"{used[0]} of {architecture} on tiny")
+        assert config["peak_learning_rate"] == used[1]
 
 
-@pytest.fixture
-def xpi_train_process(tmp_path, spec, separable):
-    """Starts `xpi train` with its default training, on a tiny network and data set."""
-    (tmp_path / "xpi_train.py").write_text(XPI_TRAIN)
-    splits = [tuple(split) for split in separable[2:]]
-    recipe = quick("xai_quantized").model_dump_json()
-    torch.save([spec.model_dump_json(), recipe, *splits], tmp_path / "tiny.pt")
-    options = ["--batch-size", "32", "--epochs", "12", "--peak-learning-rate", "0.1"]
-
-    def start(folder, *more):
-        return subprocess.Popen(
-            [sys.executable, "xpi_train.py", "tiny", "--output", folder, *options, *more],
-            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    return start
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_run_is_replaced_only_if_that_is_asked_for(xpi_train, tmp_path):
+    """Else its checkpoint stays, and the message says what is there and what to do."""
+    assert xpi_train(*PLAIN).exit_code == 0
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    result = xpi_train(*PLAIN, "--seed", "1")
+    assert isinstance(result.exception, TrainingError)
+    for told in ("plain_joint of xpi12 on tiny", "epoch 1 of 1", "--resume", "--restart"):
+        assert told in str(result.exception)
+    result = xpi_train(*PLAIN, "--resume", "--restart")
+    assert isinstance(result.exception, TrainingError)
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert xpi_train(*PLAIN, "--seed", "1", "--restart").exit_code == 0
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() != before
 
 
-def test_a_run_that_was_killed_ends_as_an_unbroken_one(xpi_train_process, tmp_path):
-    """Killed at a random moment and resumed: the same weights to the last bit."""
-    seed = random.randrange(1 << 32)
-    print("seed of the moment:", seed)
-    assert xpi_train_process("unbroken").wait() == 0
-    started, ended = (
-        (tmp_path / "unbroken" / name).stat().st_mtime for name in ("config.json", "checkpoint.pt")
-    )
-    victim = xpi_train_process("killed")
-    while not (tmp_path / "killed" / "config.json").exists():
-        assert victim.poll() is None
-        time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(0, ended - started))
-    victim.kill()
-    assert victim.wait() in (-signal.SIGKILL, 0)  # 0: this time it was quicker
-    logged = tmp_path / "killed" / "log.csv"
-    print("lines of its log:", len(logged.read_text().splitlines()) if logged.exists() else 0)
-    assert xpi_train_process("killed", "--resume").wait() == 0
-    ends = [
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
-        for name in ("unbroken", "killed")
-    ]
-    epochs = [line.split(",")[0] for line in logged.read_text().splitlines()]
-    assert epochs == ["epoch", *map(str, range(1, 13))]
-    for part in ("network", "objective"):
-        for name, values in ends[0][part].items():
-            assert torch.equal(ends[1][part][name], values), name
-    bundles = [tmp_path / name / "bundle" / WEIGHTS for name in ("unbroken", "killed")]
-    assert bundles[0].read_bytes() == bundles[1].read_bytes()
+@pytest.mark.usefixtures("tiny_networks")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (("--version", "two words"), TrainingError, "version 'two words', but such as"),
+        (("--version", "1" * 33), TrainingError, "should match pattern"),
+        (("--average-with", "nowhere"), DataError, "expected the folder of a run"),
+        (("--average-with", "other"), TrainingError, "holds another network than this one"),
+        (("--reference", "compact"), TrainingError, "moves no importance"),
+        (("--training", "xai", "--reference", "tiny"), TrainingError, "unknown reference network"),
+        (("--training", "xai", "--reference", "nobody:made"), TrainingError, "cannot import"),
+        (("--peak-learning-rate", "0"), TrainingError, "a learning rate above 0, got 0"),
+    ],
+)
+def test_what_cannot_end_well_is_not_begun(xpi_train, tmp_path, spec, options, error, message):
+    """It is refused before anything is trained or written."""
+    (tmp_path / "other").mkdir()
+    other = XpiNetwork(spec.model_copy(update={"num_classes": 6}))
+    saved = {"network": other.state_dict(), "config": {}, "epoch": 1}
+    torch.save(saved, tmp_path / "other" / CHECKPOINT)
+    result = xpi_train(*PLAIN, *options)
+    assert isinstance(result.exception, error)
+    assert message in str(result.exception)
+    assert not (tmp_path / "run").exists()
 
 
-def test_colours_are_measured_on_their_own():
-    """Mean and deviation are per colour and in 0..1."""
-    images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
-    images[:, 1] = 255
-    images[:5, 2] = 255
-    mean, std = colour_statistics(images)
-    assert mean == pytest.approx((0, 1, 0.5))
-    assert std == pytest.approx((0, 0, 0.5), abs=0.01)
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_reference_network_is_part_of_a_runs_purpose(xpi_train, tmp_path, monkeypatch):
+    """A run with one of the user's own is not resumed with another."""
+    monkeypatch.setitem(RECIPES, "xai_joint", quick("xai_joint"))
+    options = ("--training", "xai_joint", "--epochs", "1")
+    result = xpi_train(*options, "--reference", "xpi_ray.networks.reference:CompactReference")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["purpose"].endswith(", reference xpi_ray.networks.reference:CompactReference")
+    assert isinstance(xpi_train(*options, "--resume").exception, DataError)
+
+
+def judged(monkeypatch, name, verdict):
+    """Have the network's accuracies before an improvement be such that it is kept, or undone."""
+    improve = getattr(command, name)
+
+    def run(*args):
+        before = {"kept": [-1.0], "undone": [2.0]}[verdict]
+        return improve(*(before if isinstance(arg, list) else arg for arg in args))
+
+    monkeypatch.setattr(command, name, run)
+
+
+@pytest.mark.usefixtures("tiny_networks")
+@pytest.mark.parametrize("verdict", ["kept", "undone"])
+def test_a_fine_tune_brings_its_centres(xpi_train, tmp_path, monkeypatch, verdict):
+    """If it is kept, weights and centres are its own, else the training's; both are told."""
+    judged(monkeypatch, "fine_tuned_if_better", verdict)
+    result = xpi_train(*QUANTIZED, "--fine-tune-epochs", "2")
+    assert result.exit_code == 0, result.output
+    assert f"fine-tune {verdict}, judged by the mean" in result.stderr
+    told = json.loads(result.stdout)
+    assert (told["fine_tune"], told["average"]) == (verdict, None)
+    folder = tmp_path / "run" / ("fine-tune" if verdict == "kept" else "")
+    saved = torch.load(folder / CHECKPOINT, weights_only=True)
+    bundle = Bundle.load(tmp_path / "run" / "bundle")
+    for name, value in bundle.network.state_dict().items():
+        assert torch.equal(value, saved["network"][name])
+    assert len(bundle.centres) == 3 * 3
+    for name, values in bundle.centres.items():
+        trained = saved["objective"][f"quantization._centres.{name}.values"]
+        assert torch.equal(values, trained.sort().values)
+
+
+@pytest.mark.usefixtures("tiny_networks")
+@pytest.mark.parametrize("verdict", ["kept", "undone"])
+def test_an_average_brings_its_centres(xpi_train, separable, tmp_path, monkeypatch, verdict):
+    """If it is kept, they are spread over its carries, else the training's; both are told."""
+    assert xpi_train(*QUANTIZED, "--seed", "1", output="other").exit_code == 0
+    judged(monkeypatch, "averaged_if_better", verdict)
+    result = xpi_train(*QUANTIZED, "--average-with", "other")
+    assert result.exit_code == 0, result.output
+    assert f"average {verdict}, judged by the validation accuracy of the last" in result.stderr
+    told = json.loads(result.stdout)
+    assert (told["fine_tune"], told["average"]) == (None, verdict)
+    bundle, own = Bundle.load(tmp_path / "run" / "bundle"), read_weights(tmp_path / "run")
+    weight = "blocks.0.branch.classifier.weight"
+    assert torch.equal(bundle.network.state_dict()[weight], own[weight]) == (verdict == "undone")
+    spread = CarryQuantization(4)
+    state = bundle.network.eval().start(separable.train.images[:CENTRE_IMAGES])
+    for number in (1, 2, 3):
+        state = bundle.network.advance(state, number)
+        spread.initialise(number, state.carry)
+    for name, values in spread.learned().items():
+        assert torch.allclose(bundle.centres[name], values, atol=1e-5) == (verdict == "kept")

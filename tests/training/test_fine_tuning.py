@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.data import silent
 from xpi_ray.training.fine_tuning import LEARNING_RATE_SHARE, fine_tuned_if_better
-from xpi_ray.training.objectives import CrossEntropy
-from xpi_ray.training.trainer import TrainingConfig, exit_accuracies, silent
+from xpi_ray.training.objectives import CrossEntropy, Joint
+from xpi_ray.training.quantization import CarryQuantization
+from xpi_ray.training.stages import Staged
+from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies
 
 CONFIG = TrainingConfig(epochs=9, batch_size=32, peak_learning_rate=0.5, seed=3)
 NEVER, ALWAYS = [1.0] * 4, [-1.0] * 4  # accuracies that nothing exceeds, and that all do
@@ -28,11 +31,11 @@ def stop_in_the_second_epoch(items, total, description):
 def fine_tune(separable, tmp_path):
     """Fine-tune a network for two epochs against the accuracies that it is said to have."""
 
-    def run(network, accuracies, folder="fine-tune", track=silent, resume=False):
+    def run(network, accuracies, folder="fine-tune", track=silent, resume=False, objective=None):
+        objective = objective or Joint(CrossEntropy())
         return fine_tuned_if_better(
-            network, CrossEntropy(), CONFIG, 2, tmp_path / folder, track, separable, accuracies,
-            resume,
-        )  # fmt: skip
+            network, objective, CONFIG, 2, tmp_path / folder, track, separable, accuracies, resume
+        )
 
     return run
 
@@ -46,10 +49,10 @@ def frozen(spec):
 
 
 def test_a_fine_tune_that_does_not_help_is_undone(spec, fine_tune):
-    """Weights and statistics are the old ones to the last bit, and so are the accuracies."""
+    """Weights and statistics are the old ones to the last bit."""
     network = frozen(spec)
     before = copy.deepcopy(network.state_dict())
-    assert fine_tune(network, NEVER) is NEVER
+    assert fine_tune(network, NEVER) is None
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -70,7 +73,28 @@ def test_the_mean_over_the_exits_decides(spec, separable, fine_tune):
     worse_but_first = [1.0, *(value - 0.5 for value in reached[1:])]
     assert fine_tune(frozen(spec), worse_but_first, "kept") == reached
     better_but_first = [-1.0, *(value + 1.0 for value in reached[1:])]
-    assert fine_tune(frozen(spec), better_but_first, "undone") is better_but_first
+    assert fine_tune(frozen(spec), better_but_first, "undone") is None
+
+
+def test_a_quantised_fine_tune_has_centres_that_fit(spec, separable, fine_tune, tmp_path):
+    """They lose less than twice as much as those that are spread over the new carries."""
+    network = frozen(spec)
+    network.thaw()
+    config = CONFIG.model_copy(update={"peak_learning_rate": 0.1})
+    Trainer(network, Joint(CrossEntropy()), config, tmp_path).run(separable.train, separable.train)
+    tuned, spread = CarryQuantization(4).eval(), CarryQuantization(4).eval()
+    fine_tune(network, ALWAYS, objective=Staged(network, CrossEntropy(), quantization=tuned))
+    state = network.start(separable.validation.images)
+    for number in range(1, network.num_blocks):
+        state = network.advance(state, number)
+        carry = state.carry.detach()
+        spread.initialise(number, carry)
+        for level in spread.levels[1:]:
+            lost = [
+                (found.eval().quantize(carry, number, level) - carry).square().mean()
+                for found in (tuned, spread)
+            ]
+            assert lost[0] < 2 * lost[1], (number, level, lost)
 
 
 def test_learning_rates_are_gentle(spec, fine_tune, tmp_path):

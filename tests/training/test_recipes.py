@@ -112,6 +112,45 @@ def test_a_trunk_trains_without_mapping(separable, tmp_path):
         assert not torch.equal(after[name], before[name])
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_goes_on_with_a_trained_network_keeps_its_carries(name, fresh_network, separable):
+    """All blocks train together, judged and quantised as before; importance is left alone."""
+    chosen = recipe(name)
+    objective = chosen.joint().objective(fresh_network)
+    assert type(objective.prediction) is type(chosen.prediction())
+    assert len(chosen.joint().turns(fresh_network, 8, trained=False)) == 1
+    assert bool(objective.centres()) == chosen.quantized
+    if chosen.quantized:
+        assert objective.manipulation is None
+        assert objective.entropy_weight == chosen.entropy_weight
+        objective.begin(fresh_network, 0, separable.train, 0, 0.0)
+        quantised = []
+        objective.quantization.register_forward_hook(lambda *call: quantised.append(call))
+        objective(fresh_network, *separable.train[:2]).backward()
+        assert len(quantised) == 1
+        weight = fresh_network.block(1).extractor.conv[0].weight
+        assert (weight.grad != 0).any()
+
+
+def test_a_reference_network_may_be_chosen(fresh_network):
+    """It reads the features of every block; all else is the recipe's."""
+    objective = recipe("xai_quantized", "torch.nn:Identity").objective(fresh_network)
+    assert len(objective.references) == 3
+    for reference in objective.references.values():
+        assert any(isinstance(module, torch.nn.Identity) for module in reference.modules())
+    back = recipe("xai_quantized", "torch.nn:Identity").manipulation.model_copy(
+        update={"reference": "compact"}
+    )
+    assert back == recipe("xai_quantized").manipulation
+
+
+@pytest.mark.parametrize("name", [n for n, chosen in RECIPES.items() if not chosen.manipulation])
+def test_a_recipe_without_manipulation_has_no_reference(name):
+    """It refuses one, and tells which recipes take it."""
+    with pytest.raises(TrainingError, match=rf"'{name}' moves no importance .* one of xai_skew"):
+        recipe(name, "compact")
+
+
 def test_an_unknown_recipe_lists_those_there_are():
     """A misspelt name is answered with all names."""
     with pytest.raises(TrainingError, match=r"'xia'; expected one of plain_joint, .*xai"):

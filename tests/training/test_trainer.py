@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from xpi_ray.errors import DataError
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.data import silent
 from xpi_ray.training.objectives import CrossEntropy, Joint
 from xpi_ray.training.trainer import (
     CHECKPOINT,
@@ -16,7 +17,7 @@ from xpi_ray.training.trainer import (
     Trainer,
     TrainingConfig,
     exit_accuracies,
-    silent,
+    read_weights,
 )
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, peak_learning_rate=0.1, seed=3)
@@ -179,7 +180,22 @@ def test_a_checkpoint_runs_no_code(make_trainer):
     trainer = make_trainer()
     trainer.folder.mkdir()
     torch.save({"config": Bomb()}, trainer.folder / CHECKPOINT)
-    with pytest.raises(pickle.UnpicklingError, match="Weights only"):
+    with pytest.raises(DataError, match="damaged or no checkpoint") as caught:
+        trainer.resume()
+    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut short", b"no checkpoint at all"])
+def test_a_damaged_checkpoint_is_named(make_trainer, content):
+    """Whatever is in its place, the message names the file, and nothing is trained."""
+    trainer = make_trainer()
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    (trainer.folder / CHECKPOINT).write_bytes(content)
+    for read in (trainer.resume, lambda: read_weights(trainer.folder)):
+        with pytest.raises(DataError, match=CHECKPOINT):
+            read()
+    torch.save({"weights": torch.zeros(2)}, trainer.folder / CHECKPOINT)
+    with pytest.raises(DataError, match="no checkpoint of"):
         trainer.resume()
 
 

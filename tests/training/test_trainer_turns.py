@@ -8,11 +8,12 @@ import torch
 from xpi_ray.errors import DataError
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training import stages
+from xpi_ray.training.data import silent
 from xpi_ray.training.losses import Manipulation
 from xpi_ray.training.objectives import CrossEntropy, Joint
 from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.stages import CENTRES_RATE, Staged
-from xpi_ray.training.trainer import LOG, Trainer, TrainingConfig, silent
+from xpi_ray.training.trainer import LOG, Trainer, TrainingConfig
 
 CONFIG = TrainingConfig(epochs=4, batch_size=32, peak_learning_rate=0.1, seed=3)
 TURNS = (0.6, 1.4, 2.0, 2.6, 4.0)  # all blocks, then 1 to 4; at 5 batches an epoch

@@ -1,36 +1,46 @@
 """`xpi train`: from a data set to a trained network, and a bundle of it, in a run's folder."""
 
+import copy
 import json
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
+from xpi_ray.bundle import Manifest
 from xpi_ray.errors import TrainingError
-from xpi_ray.networks.architectures import lite12, xpi12
-from xpi_ray.networks.efficientnet import imagenet_weights
 from xpi_ray.networks.resnet import CifarResNet
-from xpi_ray.networks.trunk import TrunkNetwork
-from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.averaging import averaged_if_better
-from xpi_ray.training.data import DATA_SETS, Splits, load
+from xpi_ray.training.data import DATA_SETS, load
 from xpi_ray.training.fine_tuning import fine_tuned_if_better
-from xpi_ray.training.objectives import Distilled
+from xpi_ray.training.networks import ARCHITECTURES, find_architecture, load_weights
+from xpi_ray.training.objectives import Distilled, Objective
 from xpi_ray.training.packing import pack
 from xpi_ray.training.recipes import RECIPES, recipe
-from xpi_ray.training.trainer import Trainer, TrainingConfig, exit_accuracies, read_weights
+from xpi_ray.training.trainer import (
+    CHECKPOINT,
+    Trainer,
+    TrainingConfig,
+    exit_accuracies,
+    read_checkpoint,
+)
 
 BUNDLE = "bundle"  # folder of the bundle, beside the trainer's own files
 FINE_TUNE = "fine-tune"  # folder of the joint fine-tune, likewise
-ARCHITECTURES = ("xpi12", "lite12")
-FROZEN_BLOCKS = 8  # of lite12; later ones hold most weights and little of the cost
+JUDGED_BY = {
+    "fine_tune": "the mean validation accuracy of all exits",
+    "average": "the validation accuracy of the last exit",
+}  # what is kept only if it is better
 
 EXAMPLES = """
 Examples:
@@ -45,27 +55,51 @@ Examples:
 
   xpi train cifar10 --teacher cifar10_resnet20_akamaster.npz --fine-tune-epochs 2
 
-  xpi train tiny_imagenet --architecture lite12 --training plain_joint --epochs 3 --json
+  xpi train tiny_imagenet --training xai --reference efficientnet-lite0
+
+  xpi train tiny_imagenet --architecture lite12 --epochs 3 --json
 """
+
+
+def _defaults(field: str) -> str:
+    """What --help shows as the default of an option that depends on the architecture."""
+    return ", ".join(f"{getattr(kind, field)} for {name}" for name, kind in ARCHITECTURES.items())
 
 
 def train(
     dataset: Annotated[str, typer.Argument(help=f"Data set: {', '.join(DATA_SETS)}.")] = "cifar10",
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the run.", show_default="runs/DATASET")
+        Path | None,
+        typer.Option(
+            help="Folder of the run.", show_default="in runs/, by data set, architecture, training"
+        ),
     ] = None,
     architecture: Annotated[
         str, typer.Option(help="Network: xpi12, or lite12 on a pretrained EfficientNet-Lite0.")
     ] = "xpi12",
     training: Annotated[
-        str, typer.Option(help=f"How blocks are trained: {', '.join(RECIPES)}.")
-    ] = "xai_quantized",
+        str | None,
+        typer.Option(
+            help=f"How blocks are trained: {', '.join(RECIPES)}.",
+            show_default=_defaults("training"),
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Network whose importance an xai training moves: compact, efficientnet-lite0, "
+            "efficientnetv2-s, or package.module:name of a callable of yours.",
+            show_default="compact",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 24,
     fine_tune_epochs: Annotated[
         int, typer.Option(min=0, help="Of all blocks together, kept if validation gains by it.")
     ] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    peak_learning_rate: Annotated[float, typer.Option()] = 0.2,
+    peak_learning_rate: Annotated[
+        float | None, typer.Option(show_default=_defaults("peak_learning_rate"))
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
     start_from: Annotated[
@@ -84,26 +118,42 @@ def train(
     half: Annotated[
         bool, typer.Option("--half", help="Round the weights to 16 bits, which halves the bundle.")
     ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, in place of the run in the folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a 12-block network and make a bundle of it."""
+    kind = find_architecture(architecture)
+    training = training or kind.training
+    if reference is not None and ":" in reference:  # a module in the working folder counts
+        sys.path.insert(0, str(Path.cwd()))
+    chosen = recipe(training, reference)
+    output = output or Path("runs") / f"{dataset}-{architecture}-{training}"
+    _check_version(version)
+    _check_folder(output, resume, restart)
+    purpose = f"{training} of {architecture} on {dataset} from {start_from}, teacher {teacher}"
+    if peak_learning_rate is not None and not peak_learning_rate > 0:
+        raise TrainingError(f"expected a learning rate above 0, got {peak_learning_rate}")
     config = TrainingConfig(
         epochs=epochs,
         batch_size=batch_size,
-        peak_learning_rate=peak_learning_rate,
+        peak_learning_rate=peak_learning_rate or kind.peak_learning_rate,
         seed=seed,
-        purpose=f"{training} of {architecture} on {dataset} from {start_from}, teacher {teacher}",
+        purpose=purpose if reference is None else f"{purpose}, reference {reference}",
     )
-    chosen = recipe(training)
-    output = output or Path("runs") / dataset
     splits = load(dataset)
     torch.manual_seed(seed)
-    network = new_network(architecture, splits)
+    network = kind.build(splits)
+    other = copy.deepcopy(network)
     if start_from is not None:
-        _load_weights(network, start_from)
+        load_weights(network, start_from)
+    if average_with is not None:
+        load_weights(other, average_with)
     prediction = _distilled(teacher, network.num_classes) if teacher is not None else None
-    objective = chosen.objective(network, prediction)
     turns = chosen.turns(network, epochs, trained=start_from is not None)
     with Progress(console=Console(stderr=True)) as progress:
 
@@ -112,65 +162,105 @@ def train(
         ) -> Iterable[tuple[Tensor, Tensor]]:
             return progress.track(items, total=total, description=description)
 
+        objective = chosen.objective(network, prediction, track)
         trainer = Trainer(network, objective, config, output, track, turns)
         if resume:
             trainer.resume()
         if trainer.epoch == 0:  # a fine-tune that is there is of a run that this one replaces
             shutil.rmtree(output / FINE_TUNE, ignore_errors=True)
-        accuracies = trainer.run(splits.train, splits.validation)
+        trained = _Trained(trainer.run(splits.train, splits.validation), objective.centres())
         if fine_tune_epochs:
-            accuracies = fine_tuned_if_better(
+            joint = chosen.joint().objective(network, prediction)
+            tuned = fine_tuned_if_better(
                 network,
-                prediction or chosen.prediction(),
+                joint,
                 config,
                 fine_tune_epochs,
                 output / FINE_TUNE,
                 track,
                 splits,
-                accuracies,
+                trained.accuracies,
                 resume,
             )
+            trained.take("fine_tune", tuned, joint)
         if average_with is not None:
-            accuracies = averaged_if_better(network, read_weights(average_with), splits, accuracies)
+            joint = chosen.joint().objective(network, prediction)
+            averaged = averaged_if_better(
+                network, joint, other.state_dict(), splits, trained.accuracies
+            )
+            trained.take("average", averaged, joint)
         if half:
             network.half().float()
-            accuracies = exit_accuracies(network, splits.validation)
+            trained.accuracies = exit_accuracies(network, splits.validation)
         bundle = pack(
             network,
             splits,
             version,
             lambda items, what: progress.track(items, description=what),
-            objective.centres(),
+            trained.centres,
         )
     bundle.save(output / BUNDLE)
+    title = f"{dataset}, {training}, {epochs} epochs"
+    _tell(trained, output / BUNDLE, title, as_json)
+
+
+@dataclass
+class _Trained:
+    """What is packed and told of a network, beside its weights."""
+
+    accuracies: list[float]
+    """Of every exit, on validation."""
+    centres: Mapping[str, Tensor]
+    verdicts: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(JUDGED_BY))
+    """Whether each of ``JUDGED_BY`` was "kept" or "undone"; None is neither, as not asked for."""
+
+    def take(self, what: str, found: list[float] | None, objective: Objective) -> None:
+        """Note what was tried, and take over its accuracies and centres unless it was undone."""
+        self.verdicts[what] = "undone" if found is None else "kept"
+        if found is not None:
+            self.accuracies, self.centres = found, objective.centres()
+
+
+def _tell(trained: _Trained, bundle: Path, title: str, as_json: bool) -> None:
+    for what, verdict in trained.verdicts.items():
+        if verdict is not None:
+            typer.echo(f"{what.replace('_', '-')} {verdict}, judged by {JUDGED_BY[what]}", err=True)
     if as_json:
-        found = {"bundle": str(output / BUNDLE), "validation_accuracy": accuracies}
-        typer.echo(json.dumps(found))
+        accuracies = {"validation_accuracy": trained.accuracies}
+        typer.echo(json.dumps({"bundle": str(bundle), **accuracies, **trained.verdicts}))
         return
-    table = Table("exit", "validation accuracy", title=f"{dataset}, {training}, {epochs} epochs")
-    for number, accuracy in enumerate(accuracies, start=1):
+    table = Table("exit", "validation accuracy", title=title)
+    for number, accuracy in enumerate(trained.accuracies, start=1):
         table.add_row(str(number), f"{accuracy:.2%}")
     Console().print(table)
-    typer.echo(f"xpi serve --bundle {output / BUNDLE}")
+    typer.echo(f"xpi serve --bundle {bundle}")
 
 
-def new_network(architecture: str, splits: Splits) -> XpiNetwork:
-    """Build a network for a data set; lite12's trunk begins with ImageNet weights.
+def _check_version(version: str) -> None:
+    """Raise ``TrainingError`` for what no manifest takes."""
+    allowed = TypeAdapter(Annotated[str, Manifest.model_fields["version"]])
+    try:
+        allowed.validate_python(version)
+    except ValidationError as err:
+        raise TrainingError(
+            f"a bundle cannot carry the version {version!r}, but such as '1' or '2.0-beta': "
+            f"{err.errors()[0]['msg']}"
+        ) from err
 
-    Raises:
-        TrainingError: The architecture is unknown, or the trunk's weights are not installed.
-    """
-    classes, images = len(splits.classes), splits.train.images
-    size = (images.shape[2], images.shape[3])
-    if architecture == "xpi12":
-        return XpiNetwork(xpi12(classes, size, *colour_statistics(images)))
-    if architecture == "lite12":
-        network = TrunkNetwork(lite12(classes, size))
-        network.load_trunk(imagenet_weights())
-        network.freeze_trunk(FROZEN_BLOCKS)
-        return network
+
+def _check_folder(folder: Path, resume: bool, restart: bool) -> None:
+    """Raise ``TrainingError`` where it is not said what is to become of a run in the folder."""
+    if resume and restart:
+        raise TrainingError("--resume goes on with a run and --restart replaces it; give one")
+    path = folder / CHECKPOINT
+    if resume or restart or not path.is_file():
+        return
+    saved = read_checkpoint(path)
+    config = saved["config"]
     raise TrainingError(
-        f"unknown architecture {architecture!r}; expected {' or '.join(ARCHITECTURES)}"
+        f"{folder} holds a run already: {config.get('purpose') or 'of unknown purpose'}, epoch "
+        f"{saved['epoch']} of {config['epochs']}; --resume goes on with it, --restart replaces it, "
+        "--output names another folder"
     )
 
 
@@ -182,19 +272,3 @@ def _distilled(teacher: Path, num_classes: int) -> Distilled:
             f"{num_classes}; a teacher must have learnt the same data set"
         )
     return Distilled(loaded)
-
-
-def _load_weights(network: XpiNetwork, folder: Path) -> None:
-    try:
-        network.load_state_dict(read_weights(folder))
-    except RuntimeError as err:  # missing names or other shapes
-        raise TrainingError(f"{folder} holds another network than this one: {err}") from err
-
-
-def colour_statistics(
-    images: Tensor,
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of each colour, 0..1, of uint8 images (n, 3, H, W)."""
-    pixels = images.transpose(0, 1).flatten(1).double() / 255  # (3, n·H·W)
-    mean, std = pixels.mean(1).tolist(), pixels.std(1).tolist()
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

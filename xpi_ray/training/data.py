@@ -8,7 +8,7 @@ plans are chosen on it; only benchmarks read the test split.
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,9 @@ from xpi_ray.training.archives import (
     read_official,
     short_names,
 )
+
+Track = Callable[[Iterable[tuple[Tensor, Tensor]], int, str], Iterable[tuple[Tensor, Tensor]]]
+"""Shows progress over batches: (batches, their number, a description) -> the same batches."""
 
 SPLIT_SEED = 20_240
 CROP_PADDING = 4  # pixels, reflected, on each side
@@ -137,6 +140,14 @@ def batches(split: Split, size: int, generator: torch.Generator) -> Iterator[tup
     for index in order.split(size):
         if len(index) == size:
             yield augment(split.images[index], generator, split.mirrored), split.labels[index]
+
+
+def silent(
+    items: Iterable[tuple[Tensor, Tensor]], total: int, description: str
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """Show nothing."""
+    del total, description
+    return items
 
 
 def augment(images: Tensor, generator: torch.Generator, mirrored: bool = True) -> Tensor:

@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import fmean
 
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.data import Splits
-from xpi_ray.training.objectives import Joint, Prediction
-from xpi_ray.training.trainer import Track, Trainer, TrainingConfig
+from xpi_ray.training.data import Splits, Track
+from xpi_ray.training.objectives import Objective
+from xpi_ray.training.trainer import Trainer, TrainingConfig
 
 LEARNING_RATE_SHARE = 0.1  # of the training's peak, so that what the blocks learnt survives
 
 
 def fine_tuned_if_better(
     network: XpiNetwork,
-    prediction: Prediction,
+    objective: Objective,
     config: TrainingConfig,
     epochs: int,
     folder: Path,
@@ -25,12 +25,12 @@ def fine_tuned_if_better(
     splits: Splits,
     accuracies: list[float],
     resume: bool,
-) -> list[float]:
-    """Fine-tune, in place, where the mean over the exits gains; returns the network's accuracies.
+) -> list[float] | None:
+    """Fine-tune, in place, and undo it unless the mean over the exits gains.
 
     Args:
         network: Trained.
-        prediction: Judges the exits.
+        objective: Of all blocks together; not begun.
         config: Of the training before.
         epochs: Of the fine-tune.
         folder: For its checkpoint.
@@ -38,16 +38,19 @@ def fine_tuned_if_better(
         splits: Train and validation are looked at.
         accuracies: The network's on validation, of every exit.
         resume: Whether to go on from the folder's checkpoint.
+
+    Returns:
+        The accuracies of the fine-tuned network; None if the fine-tune was undone.
     """
     before = copy.deepcopy(network.state_dict())
     network.thaw()
     peak = config.peak_learning_rate * LEARNING_RATE_SHARE
     config = config.model_copy(update={"epochs": epochs, "peak_learning_rate": peak})
-    trainer = Trainer(network, Joint(prediction), config, folder, track)
+    trainer = Trainer(network, objective, config, folder, track)
     if resume:
         trainer.resume()
     tuned = trainer.run(splits.train, splits.validation)
     if fmean(tuned) > fmean(accuracies):
         return tuned
     network.load_state_dict(before)
-    return accuracies
+    return None

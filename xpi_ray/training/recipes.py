@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from xpi_ray.config import Frozen
 from xpi_ray.errors import TrainingError
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.data import Track, silent
 from xpi_ray.training.losses import Manipulation
 from xpi_ray.training.objectives import CrossEntropy, Distilled, Joint, Objective, Prediction
 from xpi_ray.training.quantization import CarryQuantization
@@ -34,12 +35,15 @@ class Recipe(Frozen):
             raise ValueError("entropy_weight needs quantized: an exact carry has no symbols")
         return self
 
-    def objective(self, network: XpiNetwork, teacher: Prediction | None = None) -> Objective:
+    def objective(
+        self, network: XpiNetwork, teacher: Prediction | None = None, track: Track = silent
+    ) -> Objective:
         """The loss for a network.
 
         Args:
             network: What is to be trained.
             teacher: Judges the exits in place of the recipe's own way.
+            track: Shows progress while reference networks are fitted.
         """
         prediction = teacher or self.prediction()
         if not (self.front_to_back or self.manipulation or self.quantized):
@@ -52,7 +56,15 @@ class Recipe(Frozen):
             together=not self.front_to_back,
             quantization=quantization,
             entropy_weight=self.entropy_weight,
+            track=track,
         )
+
+    def joint(self) -> "Recipe":
+        """What goes on with a trained network: all blocks together, quantised carries as before.
+
+        Importance stays where it is by then.
+        """
+        return self.model_copy(update={"front_to_back": False, "manipulation": None})
 
     def prediction(self) -> Prediction:
         """What judges the exits where there is no teacher of their own."""
@@ -86,12 +98,27 @@ RECIPES = {
 }
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str, reference: str | None = None) -> Recipe:
     """The recipe of that name.
 
+    Args:
+        name: One of ``RECIPES``.
+        reference: Name of the reference network, for a recipe that moves importance; None is the
+            recipe's own.
+
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is none of that name, or it has no use for a reference network.
     """
     if name not in RECIPES:
         raise TrainingError(f"unknown training {name!r}; expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    found = RECIPES[name]
+    if reference is None:
+        return found
+    if found.manipulation is None:
+        moving = ", ".join(name for name, other in RECIPES.items() if other.manipulation)
+        raise TrainingError(
+            f"training {name!r} moves no importance and has no use for the reference network "
+            f"{reference!r}; leave it out, or choose one of {moving}"
+        )
+    manipulation = found.manipulation.model_copy(update={"reference": reference})
+    return found.model_copy(update={"manipulation": manipulation})

@@ -6,7 +6,8 @@ AgileNN (MobiCom'22), sections 3.1 and 3.2. There the reference is fine-tuned on
 stem is left out; here it is fitted to the features that it reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from xpi_ray.explain.channels import ChannelRanking
 from xpi_ray.networks.block import Extractor, XpiBlock
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.data import Split, batches
+from xpi_ray.training.data import Split, Track, batches, silent
 from xpi_ray.training.losses import Manipulation, counted_shares
 
 REFERENCE_BATCH = 128
@@ -39,6 +40,7 @@ def fit_reference(
     train: Split,
     generator: torch.Generator,
     steps: int,
+    track: Track = silent,
 ) -> None:
     """Train a reference network on a block's features, in place, and freeze it.
 
@@ -49,26 +51,28 @@ def fit_reference(
         train: Images and labels; they are augmented.
         generator: Order and augmentation.
         steps: Batches.
+        track: Shows progress over them.
     """
     reference.requires_grad_(True).train()
     network.eval()
     optimizer = torch.optim.AdamW(reference.parameters(), lr=REFERENCE_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, REFERENCE_LEARNING_RATE, steps)
-    done = 0
-    size = min(REFERENCE_BATCH, len(train.labels))
-    while done < steps:
-        for images, labels in batches(train, size, generator):
-            features = block_features(network, images, block)
-            loss = F.cross_entropy(reference(features), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            done += 1
-            if done == steps:
-                break
+    endless = _passes(train, min(REFERENCE_BATCH, len(train.labels)), generator)
+    for images, labels in track(islice(endless, steps), steps, f"reference of block {block}"):
+        features = block_features(network, images, block)
+        loss = F.cross_entropy(reference(features), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     optimizer.zero_grad()
     reference.requires_grad_(False).eval()
+
+
+def _passes(train: Split, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end."""
+    while True:
+        yield from batches(train, size, generator)
 
 
 def rank_channels(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.networks.reference import build_reference
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.data import Split
+from xpi_ray.training.data import Split, Track, silent
 from xpi_ray.training.losses import Manipulation, counted_shares, manipulation_loss
 from xpi_ray.training.objectives import Objective, Prediction, rising_weights
 from xpi_ray.training.quantization import FIRST_HARDNESS, CarryQuantization
@@ -64,6 +64,7 @@ class Staged(Objective):
         together: Whether it moves importance in all blocks at once, while they train together.
         quantization: Puts a carry through what the link does to it; None leaves carries exact.
         entropy_weight: Of the bits a value that the crossing carry needs, in the loss.
+        track: Shows progress while reference networks are fitted.
     """
 
     front: Tensor
@@ -76,6 +77,7 @@ class Staged(Objective):
         together: bool = False,
         quantization: CarryQuantization | None = None,
         entropy_weight: float = 0.0,
+        track: Track = silent,
     ) -> None:
         super().__init__()
         self.prediction = prediction
@@ -83,6 +85,7 @@ class Staged(Objective):
         self.together = together
         self.quantization = quantization
         self.entropy_weight = entropy_weight
+        self.track = track
         self.generator = torch.Generator()
         self.register_buffer("front", torch.tensor(-1))  # belongs to the checkpoint
         self.references = nn.ModuleDict()
@@ -133,7 +136,7 @@ class Staged(Objective):
         block, reference = network.block(number), self.references[str(number)]
         assert isinstance(reference, Reordered)
         steps = self.manipulation.reference_steps
-        fit_reference(reference, network, number, train, self.generator, steps)
+        fit_reference(reference, network, number, train, self.generator, steps, self.track)
         if self.manipulation.map_channels and can_map(block):
             ranking = rank_channels(
                 self.manipulation, reference, network, number, train, self.generator

@@ -10,9 +10,10 @@ stopped and resumed sees the batches that an unbroken one sees.
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -22,13 +23,11 @@ from xpi_ray.config import Frozen
 from xpi_ray.errors import DataError
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training.data import Split, batches
+from xpi_ray.training.data import Split, Track, batches, silent
 from xpi_ray.training.objectives import Objective
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
-
-Track = Callable[[Iterable[tuple[Tensor, Tensor]], int, str], Iterable[tuple[Tensor, Tensor]]]
-"""Shows progress over batches: (batches, their number, a description) -> the same batches."""
+CHECKPOINT_PARTS = {"config", "network", "epoch"}  # that readers rely on
 
 
 class TrainingConfig(Frozen):
@@ -57,16 +56,23 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise DataError(f"{path} is not there; expected the folder of a run of `xpi train`")
-    weights: dict[str, Tensor] = torch.load(path, weights_only=True)["network"]
+    weights: dict[str, Tensor] = read_checkpoint(path)["network"]
     return weights
 
 
-def silent(
-    items: Iterable[tuple[Tensor, Tensor]], total: int, description: str
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Show nothing."""
-    del total, description
-    return items
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """All of a checkpoint.
+
+    Raises:
+        DataError: The file is damaged, or no checkpoint.
+    """
+    try:
+        saved = torch.load(path, weights_only=True)
+    except Exception as err:  # torch, zipfile and pickle raise all kinds on damage
+        raise DataError(f"{path} is damaged or no checkpoint ({type(err).__name__}); begin anew") from err
+    if not isinstance(saved, dict) or not saved.keys() >= CHECKPOINT_PARTS:
+        raise DataError(f"{path} is no checkpoint of `xpi train`; begin anew")
+    return saved
 
 
 class Trainer:
@@ -136,7 +142,7 @@ class Trainer:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
-        saved = torch.load(path, weights_only=True)
+        saved = read_checkpoint(path)
         if saved["config"] != self.config.model_dump() or saved["turns"] != list(self.turns):
             raise DataError(
                 f"{path} was made with other settings ({saved['config']}, turns that end at "

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from xpi_ray.errors import DataError, TrainingError
+from xpi_ray.networks.efficientnet import imagenet_weights
+from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.networks import (
+    ARCHITECTURES,
+    FROZEN_BLOCKS,
+    colour_statistics,
+    find_architecture,
+    load_weights,
+)
+from xpi_ray.training.recipes import RECIPES
+from xpi_ray.training.trainer import CHECKPOINT
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_built_for_the_data_set(name, separable):
+    """It has twelve exits, as many classes and images of the size; its training is a recipe."""
+    kind = find_architecture(name)
+    network = kind.build(separable)
+    assert (network.num_blocks, network.num_classes) == (12, 5)
+    assert network.image_size == (10, 6)
+    assert kind.training in RECIPES
+    assert kind.peak_learning_rate > 0
+
+
+def test_lite12_begins_with_features_that_are_kept(separable):
+    """Its trunk has the ImageNet weights, and those of the first blocks are not trained."""
+    network = find_architecture("lite12").build(separable)
+    parts = [network.block(number).extractor.part for number in range(1, 13)]
+    pieces = torch.nn.Sequential(*(piece for part in parts for piece in part))
+    for name, value in imagenet_weights().items():
+        assert torch.equal(pieces.state_dict()[name], value), name
+    trained = [any(weight.requires_grad for weight in part.parameters()) for part in parts]
+    assert trained == [False] * FROZEN_BLOCKS + [True] * (12 - FROZEN_BLOCKS)
+
+
+def test_what_cannot_be_mapped_is_not_trained_by_mapping():
+    """lite12's own training moves no importance, and is gentler than that of fresh networks."""
+    lite12, xpi12 = ARCHITECTURES["lite12"], ARCHITECTURES["xpi12"]
+    assert RECIPES[lite12.training].manipulation is None
+    assert RECIPES[lite12.training].quantized
+    assert lite12.peak_learning_rate < xpi12.peak_learning_rate
+
+
+def test_an_unknown_architecture_lists_those_there_are():
+    """A misspelt name is answered with all names."""
+    with pytest.raises(TrainingError, match="'xpi13'; expected xpi12 or lite12"):
+        find_architecture("xpi13")
+
+
+def test_weights_of_a_run_are_taken_over(spec, make_network, fresh_network, tmp_path):
+    """All of them; a folder without a checkpoint and another network's are refused."""
+    trained = make_network(spec, seed=3).state_dict()
+    torch.save({"network": trained, "config": {}, "epoch": 1}, tmp_path / CHECKPOINT)
+    load_weights(fresh_network, tmp_path)
+    for name, value in fresh_network.state_dict().items():
+        assert torch.equal(value, trained[name])
+    other = XpiNetwork(spec.model_copy(update={"num_classes": 6}))
+    with pytest.raises(TrainingError, match="holds another network than this one"):
+        load_weights(other, tmp_path)
+    with pytest.raises(DataError, match="expected the folder of a run"):
+        load_weights(fresh_network, tmp_path / "nowhere")
+
+
+def test_colours_are_measured_on_their_own():
+    """Mean and deviation are per colour and in 0..1."""
+    images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
+    images[:, 1] = 255
+    images[:5, 2] = 255
+    mean, std = colour_statistics(images)
+    assert mean == pytest.approx((0, 1, 0.5))
+    assert std == pytest.approx((0, 0, 0.5), abs=0.01)

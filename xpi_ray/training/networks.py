@@ -1,0 +1,90 @@
+"""Networks as a training begins with them: fresh, on pretrained features, or with a run's weights.
+
+name ─► Architecture ─► build(splits) ─► network ─► load_weights(folder), if asked ─► trainer
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from xpi_ray.errors import TrainingError
+from xpi_ray.networks.architectures import lite12, xpi12
+from xpi_ray.networks.efficientnet import imagenet_weights
+from xpi_ray.networks.trunk import TrunkNetwork
+from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.training.data import Splits
+from xpi_ray.training.trainer import read_weights
+
+FROZEN_BLOCKS = 8  # of lite12; later ones hold most weights and little of the cost
+
+
+class Architecture(NamedTuple):
+    """How a network is made, and what trains it best."""
+
+    build: Callable[[Splits], XpiNetwork]
+    """Makes one for a data set.
+
+    Raises:
+        TrainingError: The weights of its trunk are not installed.
+    """
+    training: str
+    """Name of a recipe."""
+    peak_learning_rate: float
+
+
+def _xpi12(splits: Splits) -> XpiNetwork:
+    images = splits.train.images
+    return XpiNetwork(xpi12(len(splits.classes), _size(images), *colour_statistics(images)))
+
+
+def _lite12(splits: Splits) -> XpiNetwork:
+    network = TrunkNetwork(lite12(len(splits.classes), _size(splits.train.images)))
+    network.load_trunk(imagenet_weights())
+    network.freeze_trunk(FROZEN_BLOCKS)
+    return network
+
+
+ARCHITECTURES = {
+    "xpi12": Architecture(_xpi12, "xai_quantized", 0.2),
+    # Its channels cannot be mapped, and what is pretrained should not be unlearnt.
+    "lite12": Architecture(_lite12, "distilled_quantized", 0.05),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    if name not in ARCHITECTURES:
+        raise TrainingError(f"unknown architecture {name!r}; expected {' or '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def load_weights(network: XpiNetwork, folder: Path) -> None:
+    """Give the network the weights of a run.
+
+    Raises:
+        DataError: There is no checkpoint in the folder.
+        TrainingError: It is another network's.
+    """
+    try:
+        network.load_state_dict(read_weights(folder))
+    except RuntimeError as err:  # missing names or other shapes
+        raise TrainingError(f"{folder} holds another network than this one: {err}") from err
+
+
+def colour_statistics(
+    images: Tensor,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each colour, 0..1, of uint8 images (n, 3, H, W)."""
+    pixels = images.transpose(0, 1).flatten(1).double() / 255  # (3, n·H·W)
+    mean, std = pixels.mean(1).tolist(), pixels.std(1).tolist()
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
