@@ -69,7 +69,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         saved = torch.load(path, weights_only=True)
     except Exception as err:  # torch, zipfile and pickle raise all kinds on damage
-        raise DataError(f"{path} is damaged or no checkpoint ({type(err).__name__}); begin anew") from err
+        raise DataError(
+            f"{path} is damaged or no checkpoint ({type(err).__name__}); begin anew"
+        ) from err
     if not isinstance(saved, dict) or not saved.keys() >= CHECKPOINT_PARTS:
         raise DataError(f"{path} is no checkpoint of `xpi train`; begin anew")
     return saved
