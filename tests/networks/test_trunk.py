@@ -150,6 +150,17 @@ def test_the_later_blocks_of_a_half_frozen_trunk_learn(network):
     assert network.block(1).branch.classifier.weight.requires_grad
 
 
+def test_gradients_do_not_go_where_nothing_learns(network, photos):
+    """Carries of a frozen trunk have none; of those behind it, and of exits, they are the same."""
+    network.freeze_trunk(8)
+    state, needed = network.start(photos), []
+    for number in range(1, 13):
+        state = network.advance(state, number)
+        needed.append(state.carry.requires_grad)
+        assert state.logits.requires_grad
+    assert needed == [False] * 8 + [True] * 4
+
+
 def test_a_trunk_that_is_not_frozen_learns(network, photos):
     """Every weight of it gets a gradient, and its norms follow the batches."""
     before = state_of([network])

@@ -112,12 +112,17 @@ def quick(name):
 
 
 @pytest.mark.usefixtures("tiny_networks")
-def test_the_default_training_learns_centres(xpi_train, tmp_path, monkeypatch):
-    """Blocks take turns, and the bundle holds what carries were quantised with."""
+@pytest.mark.parametrize("training", ["distilled_quantized", "xai_quantized"])
+def test_the_default_training_learns_centres(xpi_train, tmp_path, monkeypatch, training):
+    """The bundle holds what carries were quantised with, as does that of the blocks in turn."""
     monkeypatch.setitem(RECIPES, "xai_quantized", quick("xai_quantized"))
-    result = xpi_train("--epochs", "6")
+    options = {"distilled_quantized": (), "xai_quantized": ("--training", "xai_quantized")}[
+        training
+    ]
+    result = xpi_train("--epochs", "6", *options)
     assert result.exit_code == 0, result.output
-    assert "tiny, xai_quantized, 6 epochs" in result.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["purpose"].startswith(f"{training} of xpi12 on tiny")
     bundle = Bundle.load(tmp_path / "run" / "bundle")
     saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["objective"]
     assert len(bundle.centres) == 3 * 3
@@ -200,15 +205,12 @@ def test_unknown_names_are_refused(xpi_train, option, value, known):
 @pytest.mark.usefixtures("tiny_networks")
 @pytest.mark.parametrize(
     ("architecture", "training", "rate"),
-    [("xpi12", "xai_quantized", 0.2), ("lite12", "distilled_quantized", 0.05)],
+    [("xpi12", "distilled_quantized", 0.2), ("lite12", "plain_joint", 0.6)],
 )
-def test_an_architecture_says_what_trains_it(
-    xpi_train, tmp_path, monkeypatch, architecture, training, rate
-):
+def test_an_architecture_says_what_trains_it(xpi_train, tmp_path, architecture, training, rate):
     """Its recipe, its learning rate, and a folder named by all three; options come before."""
-    monkeypatch.setitem(RECIPES, "xai_quantized", quick("xai_quantized"))
-    own = ("--training", "plain_joint", "--peak-learning-rate", "0.3")
-    for options, used in (((), (training, rate)), (own, ("plain_joint", 0.3))):
+    own = ("--training", "distilled", "--peak-learning-rate", "0.3")
+    for options, used in (((), (training, rate)), (own, ("distilled", 0.3))):
         result = xpi_train("--architecture", architecture, "--epochs", "6", *options, output=None)
         assert result.exit_code == 0, result.output
         folder = tmp_path / "runs" / f"tiny-{architecture}-{used[0]}"

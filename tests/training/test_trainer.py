@@ -14,6 +14,7 @@ from xpi_ray.training.objectives import CrossEntropy, Joint
 from xpi_ray.training.trainer import (
     CHECKPOINT,
     LOG,
+    PRETRAINED_RATE,
     Trainer,
     TrainingConfig,
     exit_accuracies,
@@ -236,6 +237,20 @@ def test_weight_decay_leaves_norms_and_fusions_alone(make_trainer):
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert all(parameter.ndim <= 1 for parameter in free["params"])
     assert len(decayed["params"]) + len(free["params"]) == len([*trainer.network.parameters()])
+
+
+def test_what_is_pretrained_learns_slowly(make_trainer, monkeypatch):
+    """Its groups have a small share of the rate of all others, and every weight is in one group."""
+    monkeypatch.setattr(XpiNetwork, "pretrained", lambda self: [self.block(2).extractor])
+    trainer = make_trainer()
+    slow = set(trainer.network.block(2).extractor.parameters())
+    found = [
+        (parameter in slow, group["rate"])
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert set(found) == {(False, 1.0), (True, PRETRAINED_RATE)}
+    assert len(found) == len(list(trainer.network.parameters()))
 
 
 def test_accuracy_does_not_depend_on_the_batch(network, splits):

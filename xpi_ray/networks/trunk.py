@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from xpi_ray.networks.block import BlockSpec, ConvNorm
 from xpi_ray.networks.efficientnet import PIECES, lite0_body
+from xpi_ray.networks.progressive import State
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 
 
@@ -125,6 +126,13 @@ class TrunkNetwork(XpiNetwork):
         """Block 1 scales images to it."""
         return self.spec.trunk_size, self.spec.trunk_size
 
+    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
+        """As in any Xpi network; no gradient goes where nothing learns."""
+        state = super().leave(features, earlier, block)
+        extractor = self.block(block).extractor
+        assert isinstance(extractor, TrunkExtractor)
+        return State(state.carry.detach(), state.logits) if extractor.frozen else state
+
     def load_trunk(self, weights: dict[str, Tensor]) -> None:
         """Give the trunk the weights of a ``lite0_body``, such as ``imagenet_weights()``."""
         pieces = (piece for extractor in self._built() for piece in extractor.part)
@@ -134,6 +142,10 @@ class TrunkNetwork(XpiNetwork):
         """Keep the trunk of the first blocks as it is from now on, norms' statistics included."""
         for extractor in islice(self._built(), blocks):
             extractor.freeze()
+
+    def pretrained(self) -> list[nn.Module]:
+        """The trunk, frozen or not."""
+        return [extractor.part for extractor in self._built()]
 
     def thaw(self) -> None:
         """Make trainable again what is not of a frozen trunk."""

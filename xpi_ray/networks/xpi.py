@@ -98,6 +98,10 @@ class XpiNetwork(ProgressiveNetwork):
         kept, carry = this.split(features)
         return State(carry, this.fuse(earlier, this.branch(kept)))
 
+    def pretrained(self) -> list[nn.Module]:
+        """Parts with weights from elsewhere, which a training should change slowly; here none."""
+        return []
+
     def thaw(self) -> None:
         """Make all blocks trainable again, after a training that froze them in turn."""
         self.requires_grad_(True)

@@ -47,9 +47,9 @@ def _lite12(splits: Splits) -> XpiNetwork:
 
 
 ARCHITECTURES = {
-    "xpi12": Architecture(_xpi12, "xai_quantized", 0.2),
-    # Its channels cannot be mapped, and what is pretrained should not be unlearnt.
-    "lite12": Architecture(_lite12, "distilled_quantized", 0.05),
+    "xpi12": Architecture(_xpi12, "distilled_quantized", 0.2),
+    # Its channels cannot be mapped. Fresh parts learn fast, the trunk at a small share of the rate.
+    "lite12": Architecture(_lite12, "plain_joint", 0.6),
 }
 
 

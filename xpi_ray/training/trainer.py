@@ -10,7 +10,7 @@ stopped and resumed sees the batches that an unbroken one sees.
 import csv
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from xpi_ray.training.data import Split, Track, batches, silent
 from xpi_ray.training.objectives import Objective
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
+PRETRAINED_RATE = 0.05  # learning rate of what a network brings along, to that of the rest
 CHECKPOINT_PARTS = {"config", "network", "epoch"}  # that readers rely on
 
 
@@ -184,8 +185,15 @@ class Trainer:
     def _parameter_groups(self) -> list[dict[str, object]]:
         """What is trained of the network and of the objective, with and without weight decay."""
         groups: list[dict[str, object]] = []
-        for part, rate in [(self.network, 1.0), *self.objective.trained()]:
-            trained = [p for p in part.parameters() if p.requires_grad]
+        pretrained = self.network.pretrained() if isinstance(self.network, XpiNetwork) else []
+        slow = {parameter for module in pretrained for parameter in module.parameters()}
+        parts: list[tuple[Iterable[nn.Parameter], float]] = [
+            ((p for p in self.network.parameters() if p not in slow), 1.0),
+            ((p for p in self.network.parameters() if p in slow), PRETRAINED_RATE),
+            *((module.parameters(), rate) for module, rate in self.objective.trained()),
+        ]
+        for parameters, rate in parts:
+            trained = [p for p in parameters if p.requires_grad]
             for decay in (True, False):
                 chosen = [p for p in trained if (p.ndim > 1) == decay]
                 weight_decay = self.config.weight_decay if decay else 0.0
