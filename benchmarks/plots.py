@@ -37,7 +37,38 @@ PARTITIONS = (1, 3, 4, 6, 8, 11)  # of which the carries are drawn
 DRAWN_POINTS = 12  # below the best accuracy; what is worse serves nobody
 FAMILIES: dict[str, Any] = {"minmax": "-", "centres": ":"}  # of levels
 
+# Exits of MSDNet (Huang et al., ICLR'18) on CIFAR-10 as the page of siddsax/visualizemsdnet lists
+# them, over multiply-adds of its ten-exit network for CIFAR-100 as read from a figure of BoostNet
+# (Yu et al., AAAI'23): million multiply-adds, accuracy in percent.
+MSDNET_CIFAR10 = (
+    *((15, 90.80), (25, 92.33), (38, 93.18), (52, 93.76), (62, 94.14)),
+    *((74, 94.13), (88, 94.27), (100, 94.22), (110, 94.21), (122, 94.17)),
+)
+
 Style = dict[str, Any]
+
+
+def exits_cifar10(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Accuracy over multiply-accumulates of the packaged network, beside MSDNet's."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    macs, accuracies = (np.array(column(rows, key)) for key in ("cumulative_macs", "accuracy"))
+    axis.plot(macs / 1e6, 100 * accuracies, marker="o", markersize=4, label="packaged network")
+    style: Style = {
+        "color": "black",
+        "linestyle": "--",
+        "marker": ".",
+        "label": "MSDNet, published",
+    }
+    axis.plot(*zip(*MSDNET_CIFAR10, strict=True), **style)
+    axis.set(xlabel="million multiply-accumulates up to the exit", ylabel="test accuracy (%)")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small", loc="lower right")
+    yield "exits_cifar10", figure
 
 
 def training_ablation(rows: Rows) -> Iterator[tuple[str, Figure]]:
@@ -128,6 +159,7 @@ def _styles(names: list[str]) -> dict[str, Style]:
 
 
 PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
+    "exits_cifar10": exits_cifar10,
     "training_ablation": training_ablation,
     "carry_rate": carry_rate,
 }

@@ -49,24 +49,30 @@ def column(rows: Rows, key: str) -> list[float]:
 
 
 def baseline(training: str) -> str:
-    """The plain training of the same network: its own for another share of branch channels."""
+    """What a training is compared with.
+
+    It is the plain training of the same network, its own for another share of branch channels; or,
+    where the explainable-AI losses are not all that was added, the training without these.
+    """
+    if training.endswith("distilled_quantized"):
+        return "distilled_quantized"
     share = re.search(r"_k_\d+$", training)
     return PLAIN + (share[0] if share else "")
 
 
 def equal_accuracy(rows: Rows, size: str) -> dict[str, dict[int, float]]:
-    """The least that must cross the link for plain training's accuracy, relative to plain training.
+    """The least that must cross the link for the baseline's accuracy, relative to the baseline.
 
-    At each partition, the accuracy to reach is the best that the plain network has there at any
-    level, less half a point; of each training counts the smallest level that reaches it. Figures
-    are means over seeds.
+    At each partition, the accuracy to reach is the best that the baseline has there at any level,
+    less half a point; of each training counts the smallest level that reaches it. Figures are
+    means over seeds.
 
     Args:
         rows: Of ``carry_rate``, of one network and data set.
         size: Key of the size: ``bytes_mean`` or ``entropy_bytes``.
 
     Returns:
-        By training and partition: its size divided by plain training's; infinite where it reaches
+        By training and partition: its size divided by its baseline's; infinite where it reaches
         that accuracy at no level.
     """
     points: dict[tuple[str, int], list[tuple[float, float]]] = {}

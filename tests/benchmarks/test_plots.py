@@ -30,6 +30,15 @@ def test_a_sweep_has_a_panel_of_its_own():
     ]
 
 
+def test_exits_are_drawn_beside_those_of_msdnet():
+    """Every exit at its cost, and the ten published ones."""
+    ((name, figure),) = plots.exits_cifar10(exits("distilled", seeds=1))
+    assert name == "exits_cifar10"
+    own, published = figure.axes[0].get_lines()
+    assert own.get_ydata().tolist() == [50] * 12
+    assert len(published.get_xdata()) == 10
+
+
 @pytest.mark.parametrize("partitions", [(1,), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)])
 def test_each_network_has_a_picture_of_carries(partitions, tmp_path):
     """Two networks make two pictures, each small enough, of whatever partitions there are."""

@@ -46,10 +46,12 @@ def test_groups_keep_the_order_of_the_rows():
         ("xai_rho_0.9", "plain_joint"),
         ("xai_k_10", "plain_joint_k_10"),
         ("plain_joint_k_10", "plain_joint_k_10"),
+        ("xai_distilled_quantized", "distilled_quantized"),
+        ("distilled_quantized", "distilled_quantized"),
     ],
 )
-def test_a_training_is_compared_with_plain_training_of_its_network(training, plain):
-    """Another share of branch channels is another network, another target is not."""
+def test_a_training_is_compared_with_its_like(training, plain):
+    """Plain training of the same network, or what lacks only the explainable-AI losses."""
     assert baseline(training) == plain
 
 
