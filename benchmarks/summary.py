@@ -89,6 +89,21 @@ def equal_accuracy(rows: Rows, size: str) -> dict[str, dict[int, float]]:
     return ratios
 
 
+def same_level(rows: Rows, size: str) -> dict[str, list[float]]:
+    """What crosses the link at each partition and level, relative to the baseline at the same.
+
+    Rows and size are those of ``equal_accuracy``; accuracy is left aside.
+    """
+    groups = grouped(rows, "training", "partition", "level").items()
+    sizes = {key: fmean(column(same, size)) for key, same in groups}
+    ratios: dict[str, list[float]] = {}
+    for (training, *crossing), own in sizes.items():
+        plain = sizes.get((baseline(str(training)), *crossing))
+        if plain is not None:
+            ratios.setdefault(str(training), []).append(own / plain)
+    return ratios
+
+
 def _least(points: list[tuple[float, float]], wanted: float) -> float:
     """The smallest size with the wanted accuracy; the margin is for rounded figures."""
     return min((size for size, found in points if found >= wanted - 1e-9), default=math.inf)

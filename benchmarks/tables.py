@@ -8,12 +8,12 @@ benchmarks/results/*.json ─► tables ─► between `<!-- table: name -->` an
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks.result import FOLDER, Rows
-from benchmarks.summary import baseline, column, equal_accuracy, grouped, spread
+from benchmarks.summary import baseline, column, equal_accuracy, grouped, same_level, spread
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -132,6 +132,7 @@ def skewness(rows: Rows) -> list[list[str]]:
 def carry_rate(rows: Rows) -> list[list[str]]:
     """Bytes at plain training's accuracy less half a point, relative to plain training's."""
     head = ["network", "training", "best accuracy", "reached at", "frame", "symbols' entropy"]
+    head += ["frame at the same level"]
     table = [head]
     for (dataset, network), same in grouped(rows, "dataset", "network").items():
         frames, entropies = (equal_accuracy(same, s) for s in ("bytes_mean", "entropy_bytes"))
@@ -140,15 +141,17 @@ def carry_rate(rows: Rows) -> list[list[str]]:
             reached = sum(math.isfinite(ratio) for ratio in found.values())
             levels = grouped(own, "partition", "level").values()
             best = max(fmean(column(level, "accuracy")) for level in levels)
-            cells = [_median(found), _median(entropies.get(str(training), {}))]
+            others = entropies.get(str(training), {})
+            alike = same_level(same, "bytes_mean").get(str(training), [])
+            cells = [_median(ratios) for ratios in (found.values(), others.values(), alike)]
             names = [f"{network}, {dataset}", f"`{training}`", f"{best:.2%}"]
             table.append([*names, f"{reached} of {len(found)}", *cells])
     return table
 
 
-def _median(ratios: dict[int, float]) -> str:
+def _median(ratios: Iterable[float]) -> str:
     """The median over partitions, those where the accuracy is not reached counted as infinite."""
-    middle = median(ratios.values()) if ratios else math.inf
+    middle = median([*ratios] or [math.inf])
     return f"{middle:.2f} x" if math.isfinite(middle) else "not reached"
 
 

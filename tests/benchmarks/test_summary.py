@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from benchmarks.summary import baseline, equal_accuracy, grouped, spread
+from benchmarks.summary import baseline, equal_accuracy, grouped, same_level, spread
 
 
 def rows(training, *points, partition=1, seed=0):
@@ -74,3 +74,10 @@ def test_seeds_are_averaged_before_they_are_compared():
     plain = rows("plain_joint", (100, 0.905))
     xai = rows("xai", (40, 0.91)) + rows("xai", (60, 0.89), seed=1)
     assert equal_accuracy(plain + xai, "bytes_mean")["xai"] == {1: 0.5}
+
+
+def test_the_same_level_is_compared_whatever_the_accuracy():
+    """Level by level; a level that plain training does not have is left out."""
+    plain = rows("plain_joint", (200, 0.9), (100, 0.8))
+    xai = rows("xai", (100, 0.1), (20, 0.1), (5, 0.1))
+    assert same_level(plain + xai, "bytes_mean") == {"plain_joint": [1.0, 1.0], "xai": [0.5, 0.2]}

@@ -56,10 +56,10 @@ def test_carry_rate_counts_the_partitions_where_it_is_as_accurate():
     ]
     rows = [{**row, "entropy_bytes": row["bytes_mean"]} for row in found]
     assert tables.carry_rate(rows)[2] == [
-        *("n, d", "`xai`", "90.00%", "1 of 2", "not reached", "not reached")
+        *("n, d", "`xai`", "90.00%", "1 of 2", "not reached", "not reached", "0.50 x")
     ]
     first = [row for row in rows if row["partition"] == 1]
-    assert tables.carry_rate(first)[2][3:] == ["1 of 1", "0.50 x", "0.50 x"]
+    assert tables.carry_rate(first)[2][3:] == ["1 of 1", "0.50 x", "0.50 x", "0.50 x"]
 
 
 def test_agreement_of_saliency_has_no_steps_and_no_gap():
