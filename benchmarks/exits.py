@@ -1,8 +1,8 @@
 """How accurate is each exit on the test split, and what does it cost to get there?
 
-    python -m benchmarks.exits [--bundle FOLDER]
+    python -m benchmarks.exits [--bundle FOLDER] [--training NAME]
 
-Writes ``benchmarks/results/exits_<dataset>.json``; the data set is the one that the bundle is named
+Writes ``benchmarks/results/exits_<dataset>.json``, or with a training's name behind it; the data set is the one that the bundle is named
 after: cifar10, cifar100, tiny_imagenet or mnist. The only use of the test split besides other
 benchmarks: nothing is chosen on it.
 """
@@ -30,7 +30,9 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", help="folder or name; the default one if left out")
-    bundle = Bundle.load(parser.parse_args().bundle)
+    parser.add_argument("--training", help="name of another training than the packaged one")
+    arguments = parser.parse_args()
+    bundle = Bundle.load(arguments.bundle)
     network = bundle.network.prepare()
     dataset = bundle.manifest.name
     test = load(dataset).test
@@ -58,7 +60,8 @@ def main() -> None:
             row[f"frame_bytes_level_{level}"] = round(float(np.mean(per_image or [0])), 1)
         rows.append(row)
     settings = {"bundle": bundle.digest.hex(), "images": len(test.labels), "frames": FRAMES}
-    print(write(f"exits_{dataset}", settings, rows))
+    name = "_".join(filter(None, ("exits", dataset, arguments.training)))
+    print(write(name, settings, rows))
 
 
 def _add_frame_sizes(state: State, block: int, sizes: list[list[int]]) -> None:

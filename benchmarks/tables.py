@@ -184,6 +184,7 @@ def training_cost(rows: Rows) -> list[list[str]]:
 
 TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "exits_cifar10": exits,
+    "exits_cifar10_xai_distilled_quantized": exits,
     "exits_cifar100": exits,
     "exits_tiny_imagenet": exits,
     "parity": parity,
