@@ -2,9 +2,9 @@
 
     python -m benchmarks.exits [--bundle FOLDER] [--training NAME]
 
-Writes ``benchmarks/results/exits_<dataset>.json``, or with a training's name behind it; the data set is the one that the bundle is named
-after: cifar10, cifar100, tiny_imagenet or mnist. The only use of the test split besides other
-benchmarks: nothing is chosen on it.
+Writes ``benchmarks/results/exits_<dataset>.json``, or with a training's name behind it; the data
+set is the one that the bundle is named after: cifar10, cifar100, tiny_imagenet or mnist. The only
+use of the test split besides other benchmarks: nothing is chosen on it.
 """
 
 import argparse
