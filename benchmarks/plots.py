@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.result import FOLDER, Rows
-from benchmarks.summary import PLAIN, column, grouped, spread
+from benchmarks.summary import PLAIN, XAI, column, grouped, spread
 
 PICTURES = Path(__file__).parent.parent / "docs" / "results"
 DPI = 85
@@ -27,7 +27,6 @@ DPI = 85
 # Okabe and Ito, "Color Universal Design" (2008); black is plain training's.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
 MARKERS = "osD^v<>P*"  # more than colours, so that no pair comes twice
-XAI = "xai_joint"
 PANELS = {
     "what is trained": r"^(?!.*_(rho|k)_)",
     "target skewness ρ (0.8 where no other)": rf"^({PLAIN}|{XAI})$|_rho_",
@@ -62,10 +61,7 @@ def exits_cifar10(rows: Rows) -> Iterator[tuple[str, Figure]]:
     }
     axis.plot(*zip(*MSDNET_CIFAR10, strict=True), **style)
     axis.set(xlabel="million multiply-accumulates up to the exit", ylabel="test accuracy (%)")
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    _logarithmic(axis)
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", loc="lower right")
     yield "exits_cifar10", figure
@@ -113,10 +109,8 @@ def carry_rate(rows: Rows) -> Iterator[tuple[str, Figure]]:
             for name, style in styles.items():
                 _levels(axis, [row for row in here if row["training"] == name], style)
             axis.set_title(f"after block {partition}", fontsize="medium")
-            axis.set(xscale="log", xlabel="bytes of a frame")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter("{x:,.0f}")
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel("bytes of a frame")
+            _logarithmic(axis)
             axis.grid(alpha=0.3)
         best = 100 * max(column(same, "accuracy"))
         axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], best - DRAWN_POINTS))
@@ -124,6 +118,14 @@ def carry_rate(rows: Rows) -> Iterator[tuple[str, Figure]]:
         figure.legend(handles=_legend(styles), loc="outside lower center", ncols=5)
         figure.suptitle(f"{network}, {dataset}: the carry crosses the link")
         yield f"carry_rate_{network}_{dataset}", figure
+
+
+def _logarithmic(axis: Axes) -> None:
+    """Scale x by its logarithm, with 1, 2 and 5 of each decade written out."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _levels(axis: Axes, rows: Rows, style: Style) -> None:

@@ -30,7 +30,7 @@ from xpi_ray.training.objectives import CrossEntropy
 from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.references import fit_reference
 from xpi_ray.training.stages import Staged
-from xpi_ray.training.trainer import CHECKPOINT
+from xpi_ray.training.trainer import CHECKPOINT, read_checkpoint
 
 data = cache(load)
 
@@ -142,7 +142,7 @@ def open_full(folder: Path, training: str) -> Run:
     References are left out where a fine-tune or an average changed the network after them.
     """
     bundle = Bundle.load(folder / BUNDLE)
-    saved: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
+    saved = read_checkpoint(folder / CHECKPOINT)
     network = bundle.network
     assert isinstance(network, XpiNetwork)
     name, seed = f"{network.kind}{network.num_blocks}", saved["config"]["seed"]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from benchmarks.result import Rows
 
 PLAIN = "plain_joint"
+XAI = "xai_joint"  # of which the ablation varies ρ and k / C
 TOLERANCE = 0.005  # accuracy within which two networks count as equal
 
 

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from benchmarks import plots, tables
 from benchmarks.result import Rows, write
+from benchmarks.summary import PLAIN, XAI
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.profiles.measure import count_macs
@@ -27,6 +28,7 @@ from xpi_ray.training.trainer import (
     Trainer,
     TrainingConfig,
     exit_accuracies,
+    read_checkpoint,
     read_weights,
 )
 
@@ -46,10 +48,7 @@ def with_manipulation(recipe: Recipe, **changes: float) -> Recipe:
     return recipe.model_copy(update={"manipulation": changed})
 
 
-XAI = "xai_joint"  # of which ρ and k / C are varied
-SHARES = {
-    f"{name}_k_{100 * share:.0f}": share for name in ("plain_joint", XAI) for share in (0.1, 0.3)
-}
+SHARES = {f"{name}_k_{100 * share:.0f}": share for name in (PLAIN, XAI) for share in (0.1, 0.3)}
 TRAININGS: dict[str, Recipe] = {
     **{name: recipe for name, recipe in RECIPES.items() if not recipe.quantized},
     **{
@@ -104,19 +103,18 @@ def train_base(name: str, splits: Splits, seed: int, output: Path) -> Path:
     config = TrainingConfig(epochs=BASE_EPOCHS, seed=seed)
     folder = output / base / str(seed)
     torch.manual_seed(seed)
-    _run(new_network(name, splits), RECIPES["plain_joint"], config, folder, splits)
+    _run(new_network(name, splits), RECIPES[PLAIN], config, folder, splits)
     return folder
 
 
-def train(name: str, splits: Splits, seed: int, epochs: int, output: Path) -> XpiNetwork:
-    """Train one network on from its base, or go on with it, or load it where it is done."""
+def train(name: str, splits: Splits, seed: int, epochs: int, output: Path) -> None:
+    """Train one network on from its base, or go on with it, unless it is done."""
     base = train_base(name, splits, seed, output)
     torch.manual_seed(seed)
     network = new_network(name, splits)
     network.load_state_dict(read_weights(base))
     config = TrainingConfig(epochs=epochs, peak_learning_rate=PEAK_LEARNING_RATE, seed=seed)
     _run(network, TRAININGS[name], config, output / name / str(seed), splits)
-    return network
 
 
 def _run(
@@ -139,7 +137,7 @@ def _run(
 def finished(output: Path, name: str) -> Iterator[tuple[int, Path, dict[str, Any]]]:
     """Every finished run of a training in the folder: seed, folder and checkpoint."""
     for path in sorted((output / name).glob(f"*/{CHECKPOINT}")):
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        saved = read_checkpoint(path)
         if saved["epoch"] < saved["config"]["epochs"]:
             print(f"{path.parent} is not finished; it is left out")
         else:

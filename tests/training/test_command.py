@@ -111,6 +111,14 @@ def quick(name):
     return chosen.model_copy(update={"manipulation": manipulation})
 
 
+def assert_centres_are_those_of(saved, bundle):
+    """Compare with a checkpoint's, of three carries and three counts, to the last bit."""
+    assert len(bundle.centres) == 3 * 3
+    for name, values in bundle.centres.items():
+        trained = saved["objective"][f"quantization._centres.{name}.values"]
+        assert torch.equal(values, trained.sort().values)
+
+
 @pytest.mark.usefixtures("tiny_networks")
 @pytest.mark.parametrize("training", ["distilled_quantized", "xai_quantized"])
 def test_the_default_training_learns_centres(xpi_train, tmp_path, monkeypatch, training):
@@ -124,11 +132,8 @@ def test_the_default_training_learns_centres(xpi_train, tmp_path, monkeypatch, t
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["purpose"].startswith(f"{training} of xpi12 on tiny")
     bundle = Bundle.load(tmp_path / "run" / "bundle")
-    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["objective"]
-    assert len(bundle.centres) == 3 * 3
-    for name, values in bundle.centres.items():
-        trained = saved[f"quantization._centres.{name}.values"]
-        assert torch.equal(values, trained.sort().values)
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert_centres_are_those_of(saved, bundle)
 
 
 def test_half_the_bits_are_half_the_bundle(xpi_train, separable, tmp_path):
@@ -299,10 +304,7 @@ def test_a_fine_tune_brings_its_centres(xpi_train, tmp_path, monkeypatch, verdic
     bundle = Bundle.load(tmp_path / "run" / "bundle")
     for name, value in bundle.network.state_dict().items():
         assert torch.equal(value, saved["network"][name])
-    assert len(bundle.centres) == 3 * 3
-    for name, values in bundle.centres.items():
-        trained = saved["objective"][f"quantization._centres.{name}.values"]
-        assert torch.equal(values, trained.sort().values)
+    assert_centres_are_those_of(saved, bundle)
 
 
 @pytest.mark.usefixtures("tiny_networks")

@@ -148,10 +148,10 @@ def train(
     splits = load(dataset)
     torch.manual_seed(seed)
     network = kind.build(splits)
-    other = copy.deepcopy(network)
     if start_from is not None:
         load_weights(network, start_from)
     if average_with is not None:
+        other = copy.deepcopy(network)
         load_weights(other, average_with)
     prediction = _distilled(teacher, network.num_classes) if teacher is not None else None
     turns = chosen.turns(network, epochs, trained=start_from is not None)
