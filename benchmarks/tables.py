@@ -132,17 +132,17 @@ def skewness(rows: Rows) -> list[list[str]]:
 def carry_rate(rows: Rows) -> list[list[str]]:
     """Bytes at plain training's accuracy less half a point, relative to plain training's."""
     head = ["network", "training", "best accuracy", "reached at", "frame", "symbols' entropy"]
-    head += ["frame at the same level"]
-    table = [head]
+    table = [[*head, "frame at the same level"]]
     for (dataset, network), same in grouped(rows, "dataset", "network").items():
         frames, entropies = (equal_accuracy(same, s) for s in ("bytes_mean", "entropy_bytes"))
+        levels_alike = same_level(same, "bytes_mean")
         for (training,), own in grouped(same, "training").items():
             found = frames.get(str(training), {})
             reached = sum(math.isfinite(ratio) for ratio in found.values())
             levels = grouped(own, "partition", "level").values()
             best = max(fmean(column(level, "accuracy")) for level in levels)
             others = entropies.get(str(training), {})
-            alike = same_level(same, "bytes_mean").get(str(training), [])
+            alike = levels_alike.get(str(training), [])
             cells = [_median(ratios) for ratios in (found.values(), others.values(), alike)]
             names = [f"{network}, {dataset}", f"`{training}`", f"{best:.2%}"]
             table.append([*names, f"{reached} of {len(found)}", *cells])
@@ -150,7 +150,7 @@ def carry_rate(rows: Rows) -> list[list[str]]:
 
 
 def _median(ratios: Iterable[float]) -> str:
-    """The median over partitions, those where the accuracy is not reached counted as infinite."""
+    """The median of ratios, those where an accuracy is not reached counted as infinite."""
     middle = median([*ratios] or [math.inf])
     return f"{middle:.2f} x" if math.isfinite(middle) else "not reached"
 

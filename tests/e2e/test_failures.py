@@ -71,9 +71,10 @@ def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
     answers = [wait_for(client, 10, exit=12)["stages"] for _ in range(10)]
     whole = min(answers, key=lambda stages: stages["total_ms"])
     statuses = set()
-    percent = 30  # of what all blocks took, beyond what goes before them
-    # Up and up until an answer is cut short: a machine with other work takes several times as long.
-    while "best_effort" not in statuses and percent < 1_000:
+    for percent in range(30, 1_000, 2):  # of what all blocks took, beyond what goes before them
+        # And on until an answer is cut short: beside other work, blocks take several times as long.
+        if percent >= 160 and "best_effort" in statuses:
+            break
         deadline_ms = whole["total_ms"] - whole["edge_ms"] * (1 - percent / 100)
         reply = client.post(f"/v1/classify?deadline_ms={deadline_ms:.3f}", content=PHOTO)
         assert reply.status_code in (200, 504), reply.text
@@ -81,7 +82,6 @@ def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
             statuses.add(reply.json()["status"])
             if reply.json()["status"] == "best_effort":
                 assert reply.json()["exit"] < 12
-        percent += 2
     assert "best_effort" in statuses
 
 
