@@ -10,7 +10,7 @@ from xpi_ray.bundle import WEIGHTS, Bundle
 from xpi_ray.errors import DataError, TrainingError
 from xpi_ray.networks.resnet import CifarResNet
 from xpi_ray.networks.xpi import XpiNetwork
-from xpi_ray.training import command
+from xpi_ray.training import command, packing
 from xpi_ray.training.command import train
 from xpi_ray.training.networks import ARCHITECTURES
 from xpi_ray.training.quantization import CarryQuantization
@@ -26,6 +26,8 @@ QUANTIZED = ("--training", "distilled_quantized", "--epochs", "1", "--json")
 def xpi_train(monkeypatch, separable, tmp_path):
     """Run `xpi train` on the tiny data set, in a folder of the test's own."""
     monkeypatch.setattr(command, "load", lambda name: separable._replace(name=name))
+    monkeypatch.setattr(packing, "RESUMED", 10)
+    monkeypatch.setattr(packing, "LADDER_IMAGES", 40)
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     app.command()(train)
@@ -62,16 +64,18 @@ def test_a_run_ends_in_a_bundle(xpi_train, tmp_path):
         assert torch.equal(weights, trained[name])
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_json_goes_to_stdout_alone(xpi_train, tmp_path):
     """`--json` prints one document, and `--resume` tells a finished run's accuracy again."""
     first = xpi_train(*PLAIN, "--json")
     document = json.loads(first.stdout)
     assert document["bundle"] == str(tmp_path / "run" / "bundle")
-    assert len(document["validation_accuracy"]) == 12
+    assert len(document["validation_accuracy"]) == 4
     assert xpi_train(*PLAIN, "--json", "--resume").stdout == first.stdout
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_a_run_may_start_from_anothers_weights(xpi_train, tmp_path):
     """With next to no learning rate, `--start-from` ends with the weights of the other run."""
     assert xpi_train(*PLAIN).exit_code == 0
@@ -93,6 +97,7 @@ def test_a_start_from_nowhere_is_refused(xpi_train, tmp_path):
     assert "expected the folder of a run" in str(result.exception)
 
 
+@pytest.mark.usefixtures("tiny_networks")
 @pytest.mark.parametrize(
     "options", [("--training", "distilled"), ("--architecture", "lite12"), ("--start-from", "run")]
 )

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from xpi_ray.compression.codec import LADDER
+from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.exits.rule import first_sure_exit
-from xpi_ray.training.packing import STATIC_LEVEL, TOLERANCES, pack
+from xpi_ray.training.packing import TOLERANCES, pack
 from xpi_ray.training.trainer import exit_accuracies
 
 
@@ -14,9 +14,8 @@ def test_a_bundle_is_of_one_piece(bundle, splits, network):
     assert (manifest.name, manifest.version, manifest.labels) == ("noise", "7", splits.classes)
     assert manifest.preprocessing.size == network.image_size
     assert len(manifest.macs) == len(manifest.profiles["default"].block_ms) == 4
-    manifest.static_plan.check(4, len(LADDER))
+    manifest.static_plan.check(4, LEVELS)
     assert (manifest.static_plan.version, manifest.static_plan.partition) == (0, 2)
-    assert manifest.static_plan.level == STATIC_LEVEL
     assert manifest.static_plan.thresholds == manifest.calibrations[0].thresholds
 
 

@@ -3,11 +3,12 @@
 name ─► Architecture ─► build(splits) ─► network ─► load_weights(folder), if asked ─► trainer
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from xpi_ray.errors import TrainingError
 from xpi_ray.networks.architectures import lite12, xpi12
@@ -75,6 +76,14 @@ def load_weights(network: XpiNetwork, folder: Path) -> None:
         network.load_state_dict(read_weights(folder))
     except RuntimeError as err:  # missing names or other shapes
         raise TrainingError(f"{folder} holds another network than this one: {err}") from err
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Tells a network's weights from all others'."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def colour_statistics(

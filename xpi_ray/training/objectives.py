@@ -41,6 +41,25 @@ class CrossEntropy:
         return torch.stack([F.cross_entropy(exit_, labels) for exit_ in exits])
 
 
+def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Kullback and Leibler's, of softened answers from a teacher's, with the temperature's square.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), section 2.
+
+    Args:
+        logits: That learn, (n, K).
+        taught: That stay, (n, K).
+        temperature: Softens both.
+    """
+    softened = F.kl_div(
+        F.log_softmax(logits / temperature, dim=1),
+        F.log_softmax(taught.detach() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * softened
+
+
 class Distilled:
     """Exits learn from a teacher's answers as well as from the labels.
 
@@ -68,19 +87,10 @@ class Distilled:
             taught = exits[-1] if self.teacher is None else self.teacher(images)
         learning = len(exits) - (self.teacher is None)
         mixed = [
-            (1 - self.share) * loss + self.share * self._divergence(exit_, taught)
+            (1 - self.share) * loss + self.share * divergence(exit_, taught, self.temperature)
             for exit_, loss in zip(exits[:learning], losses[:learning], strict=True)
         ]
         return torch.stack([*mixed, *losses[learning:]])
-
-    def _divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
-        divergence = F.kl_div(
-            F.log_softmax(logits / self.temperature, dim=1),
-            F.log_softmax(taught.detach() / self.temperature, dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return self.temperature**2 * divergence
 
 
 class Objective(nn.Module):

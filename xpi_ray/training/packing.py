@@ -1,16 +1,22 @@
 """From a trained network to a bundle: measure it, calibrate it, choose its static plan.
 
-network, validation split ─► outcomes, profile, thresholds, plan ─► Bundle
+network, training images ─► ladder ─┐
+validation split ───────────────────┴► outcomes, profile, thresholds, plan ─► Bundle
 """
 
 import copy
 from collections.abc import Mapping
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xpi_ray.bundle import Bundle, Calibration, Manifest, NetworkEntry, Preprocessing
+from xpi_ray.compression.ladder import Ladder
+from xpi_ray.compression.transform import Transform
 from xpi_ray.exits.calibration import calibrate
+from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.measure import (
@@ -20,10 +26,12 @@ from xpi_ray.profiles.measure import (
     measure_profile,
     silent,
 )
+from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.training.data import Splits
 
 TOLERANCES = (0.005, 0.02, 0.05)
-STATIC_LEVEL = 1  # 8 bits, which cost no accuracy that can be measured
+LEVEL_TOLERANCE = 0.0025  # share of accuracy that the static plan's level may cost
+LADDER_IMAGES = 500  # of the training split, whose carries the ladder is fitted to
 RESUMED = 1_000  # validation images that cross every link
 
 
@@ -33,8 +41,11 @@ def pack(
     version: str,
     track: Track = silent,
     centres: Mapping[str, Tensor] | None = None,
+    transforms: Mapping[int, Transform] | None = None,
 ) -> Bundle:
     """Make a bundle of a trained network and its centres; the network itself is left as it is.
+
+    With transforms by partition, its ladder has the learned levels too.
 
     The static plan splits the network in the middle, so that edge and cloud share the work and an
     exit is in hand before anything crosses the link.
@@ -42,7 +53,13 @@ def pack(
     serving = copy.deepcopy(network).prepare()
     validation = splits.validation
     macs = count_macs(serving)
-    outcomes = measure_outcomes(serving, validation.images, validation.labels, RESUMED, track)
+    known = carries(serving, splits.train.images[:: _stride(splits)], track)
+    ladder = Ladder.fit(known, transforms)
+    outcomes = measure_outcomes(
+        serving, ladder, validation.images, validation.labels, RESUMED, track
+    )
+    partition = network.num_blocks // 2
+    level = static_level(outcomes, partition)
     cost = np.array(macs, np.float64)
     calibrations = []
     for tolerance in TOLERANCES:
@@ -63,13 +80,38 @@ def pack(
         labels=splits.classes,
         preprocessing=Preprocessing(size=network.image_size),
         macs=tuple(macs),
-        profiles={"default": measure_profile(serving, validation.images, STATIC_LEVEL)},
+        profiles={"default": measure_profile(serving, ladder, validation.images, level)},
         calibrations=tuple(calibrations),
         static_plan=Plan(
             version=0,
-            partition=network.num_blocks // 2,
+            partition=partition,
             thresholds=calibrations[0].thresholds,
-            level=STATIC_LEVEL,
+            level=level,
         ),
     )
-    return Bundle(manifest, network, outcomes, centres or {})
+    return Bundle(manifest, network, ladder, outcomes, centres or {})
+
+
+@torch.inference_mode()
+def carries(
+    network: ProgressiveNetwork, images: Tensor, track: Track = silent
+) -> dict[int, NDArray[np.float32]]:
+    """Carries (n, C, h, w) of images after every block but the last."""
+    found: dict[int, NDArray[np.float32]] = {}
+    state = network.start(images)
+    for block in track(range(1, network.num_blocks), "carries"):
+        state = network.advance(state, block)
+        found[block] = state.carry.contiguous().numpy()
+    return found
+
+
+def static_level(outcomes: Outcomes, partition: int) -> int:
+    """The coarsest level that costs the last exit hardly any accuracy at a partition."""
+    least = outcomes.correct[: outcomes.resumed_correct.shape[2], -1].mean() - LEVEL_TOLERANCE
+    accuracy = outcomes.resumed_correct[:, partition, :, -1].mean(1)
+    return max((level for level, found in enumerate(accuracy) if found >= least), default=0)
+
+
+def _stride(splits: Splits) -> int:
+    """Takes images from all over a split, whose order may be by class."""
+    return max(1, len(splits.train.labels) // LADDER_IMAGES)
