@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format package
+.PHONY: help install serve test coverage check format package
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,10 @@ install: .venv/installed ## Install the project and its tools into .venv
 serve: .venv/installed ## Start a local cluster of one edge and one cloud node (Ctrl-C stops it)
 	$(BIN)/xpi serve
 
-test: .venv/installed ## Run all tests, with branch coverage
+test: .venv/installed ## Run all tests
+	$(BIN)/python -m pytest
+
+coverage: .venv/installed ## Run all tests and tell which branches they leave out
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 check: .venv/installed ## Check format, lint, types and import rules

@@ -35,7 +35,8 @@ def main() -> None:
     plan = bundle.manifest.static_plan.model_copy(
         update={"partition": blocks, "thresholds": (0.0,) * blocks}
     )
-    side = EdgeSide(network, bundle.digest, Pace(bundle.manifest.profiles["default"].block_ms))
+    pace = Pace(bundle.manifest.profiles["default"].block_ms)
+    side = EdgeSide(network, bundle.ladder, bundle.digest, pace)
     images = load("cifar10").test.images[: options.images]
 
     def whole(image: torch.Tensor) -> None:

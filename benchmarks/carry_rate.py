@@ -3,9 +3,9 @@
     python -m benchmarks.carry_rate [--trainings NAME ...] [--run NAME=FOLDER ...]
 
 At every partition and level the carries of the same test images are quantised, coded, decoded, and
-the blocks behind run on what arrived. Levels are the ladder's min-max ones, and learned centres:
-those of the run where it was trained with them, else ones that are spread over carries of training
-images as that training begins with.
+the blocks behind run on what arrived. Levels are min-max quantisation to 16, 8 and 4 bits, and
+learned centres: those of the run where it was trained with them, else ones that are spread over
+carries of training images as that training begins with.
 
 Writes ``benchmarks/results/carry_rate.json``. ``bytes_mean`` is a whole frame: header, the exit's
 logits, and the payload, which is the symbols at whole bits each (4, 3 or 2 for 16, 8 or 4 centres),
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from benchmarks.result import Rows
 from benchmarks.runs import Run, add_arguments, data, measure_all
 from xpi_ray.compression.centres import Centres, assign, look_up
-from xpi_ray.compression.codec import LADDER, RANGE, QuantizedCodec
+from xpi_ray.compression.codec import QuantizedCodec
 from xpi_ray.compression.coders import Lz4Coder
+from xpi_ray.compression.quantizer import MinMaxQuantizer
 from xpi_ray.link.frame import HEADER_BYTES
 from xpi_ray.networks.progressive import State
 from xpi_ray.networks.xpi import XpiNetwork
@@ -39,6 +40,7 @@ from xpi_ray.training.stages import CENTRE_IMAGES
 CHUNK = 250  # images at once
 MOST_SYMBOLS = 2**16
 LOGIT_BYTES = 4
+MIN_MAX = [QuantizedCodec(MinMaxQuantizer(bits), Lz4Coder()) for bits in (16, 8, 4)]
 
 
 class Arrived(NamedTuple):
@@ -73,13 +75,12 @@ class Tally:
 
 
 def by_min_max(codec: QuantizedCodec) -> Cross:
-    """A level of the ladder."""
+    """Between the carry's own minimum and maximum."""
 
     def cross(carry: NDArray[np.float32]) -> Arrived:
         quantized = codec.quantizer.quantize(carry)
-        size = RANGE.size + len(codec.coder.encode(quantized.symbols))
-        arrived = codec.quantizer.dequantize(quantized, carry.shape)
-        return Arrived(arrived, size, unpack(quantized.symbols, codec.quantizer.bits, carry.size))
+        arrived = codec.quantizer.dequantize(quantized)
+        return Arrived(arrived, len(codec.encode(carry)), quantized.symbols.ravel())
 
     return cross
 
@@ -87,28 +88,14 @@ def by_min_max(codec: QuantizedCodec) -> Cross:
 def by_centres(centres: Centres) -> Cross:
     """A level of learned centres, whose table both ends have."""
     values = centres.ascending().detach().numpy()
-    bits, coder = (len(values) - 1).bit_length(), Lz4Coder()
+    coder = Lz4Coder()
 
     def cross(carry: NDArray[np.float32]) -> Arrived:
         symbols = assign(carry, values)
-        size = len(coder.encode(pack(symbols, bits)))
+        size = len(coder.encode(symbols, len(values)))
         return Arrived(look_up(symbols, values), size, symbols.ravel())
 
     return cross
-
-
-def pack(symbols: NDArray[np.uint8], bits: int) -> bytes:
-    """Symbols below 2^bits one behind the other, the high bit first; zeros fill the last byte."""
-    every_bit = np.unpackbits(symbols.reshape(-1, 1), axis=1)  # (symbols, 8)
-    return np.packbits(every_bit[:, 8 - bits :]).tobytes()
-
-
-def unpack(data_: bytes, bits: int, count: int) -> NDArray[Any]:
-    """The symbols that a min-max quantiser laid out at 4, 8 or 16 bits each, (count,)."""
-    if bits == 16:
-        return np.frombuffer(data_, "<u2")
-    whole = np.frombuffer(data_, np.uint8)
-    return whole if bits == 8 else np.stack([whole >> 4, whole & 15], axis=1).ravel()[:count]
 
 
 def entropy_bytes(counts: NDArray[np.int64]) -> float:
@@ -125,13 +112,12 @@ def levels(run: Run, block: int, carry: torch.Tensor) -> dict[str, Cross]:
         block: 1..N-1.
         carry: Of training images, to spread centres over where the run has none.
     """
-    ladder = [codec for codec in LADDER if isinstance(codec, QuantizedCodec)]
     learned = run.objective.quantization if run.objective is not None else None
     if learned is None:
         learned = CarryQuantization(run.network.num_blocks)
         learned.initialise(block, carry)
-    return {codec.name: by_min_max(codec) for codec in ladder} | {
-        f"centres{count}-{Lz4Coder.name}": by_centres(learned.centres(block, count))
+    return {codec.name: by_min_max(codec) for codec in MIN_MAX} | {
+        f"centres{count}-{Lz4Coder().name}": by_centres(learned.centres(block, count))
         for count in learned.counts
     }
 

@@ -16,13 +16,9 @@ from rich.progress import track
 
 from benchmarks.result import write
 from xpi_ray.bundle import Bundle
-from xpi_ray.compression.codec import LADDER
-from xpi_ray.link.frame import Frame, pack
-from xpi_ray.networks.progressive import State
 from xpi_ray.training.data import load
 
 CHUNK = 250
-FRAMES = 1_000  # images whose carries are encoded for the mean frame size
 
 
 @torch.inference_mode()
@@ -37,15 +33,12 @@ def main() -> None:
     dataset = bundle.manifest.name
     test = load(dataset).test
     hits = np.zeros(network.num_blocks)
-    sizes: list[list[list[int]]] = [[[] for _ in LADDER] for _ in range(network.num_blocks)]
     for start in track(range(0, len(test.labels), CHUNK), "test images"):
         state = network.start(test.images[start : start + CHUNK])
         for block in range(1, network.num_blocks + 1):
             state = network.advance(state, block)
             right = state.logits.argmax(1) == test.labels[start : start + CHUNK]
             hits[block - 1] += int(right.sum())
-            if start < FRAMES and block < network.num_blocks:
-                _add_frame_sizes(state, block, sizes[block - 1])
     rows = []
     for block in range(1, network.num_blocks + 1):
         row: dict[str, object] = {
@@ -56,19 +49,10 @@ def main() -> None:
         }
         if block == network.num_blocks:
             row["carry_elements"] = 0  # nothing is sent after the last block
-        for level, per_image in enumerate(sizes[block - 1]):
-            row[f"frame_bytes_level_{level}"] = round(float(np.mean(per_image or [0])), 1)
         rows.append(row)
-    settings = {"bundle": bundle.digest.hex(), "images": len(test.labels), "frames": FRAMES}
+    settings = {"bundle": bundle.digest.hex(), "images": len(test.labels)}
     name = "_".join(filter(None, ("exits", dataset, arguments.training)))
     print(write(name, settings, rows))
-
-
-def _add_frame_sizes(state: State, block: int, sizes: list[list[int]]) -> None:
-    for carry, logits in zip(state.carry.numpy(), state.logits.numpy(), strict=True):
-        for level, codec in enumerate(LADDER):
-            frame = Frame(bytes(8), block, level, carry.shape, logits, codec.encode(carry))
-            sizes[level].append(len(pack(frame)))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ MSDNET_CIFAR10 = (
     *((74, 94.13), (88, 94.27), (100, 94.22), (110, 94.21), (122, 94.17)),
 )
 
+SENT = {  # quantisers and coder of each curve
+    "ladder, layers": ("step", "ladder"),
+    "ladder, latents": ("latents", "ladder"),
+    "min-max, context model": (r"minmax\d+", "context"),
+    "min-max, Huffman": (r"minmax\d+", "huffman"),
+    "min-max, shuffled LZ4": (r"minmax\d+", "lz4-shuffled"),
+    "centres, LZW": (r"centres\d+", "lzw"),
+    "centres, context model": (r"centres\d+", "context"),
+}
+
 Style = dict[str, Any]
 
 
@@ -120,10 +130,42 @@ def carry_rate(rows: Rows) -> Iterator[tuple[str, Figure]]:
         yield f"carry_rate_{network}_{dataset}", figure
 
 
+def codecs(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Accuracy over bytes of the ladder and of other systems' ways, a panel for each partition."""
+    partitions = [p for p in PARTITIONS if any(row["partition"] == p for row in rows)]
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    axes = figure.subplots(2, -(-len(partitions) // 2), sharey=True, squeeze=False).flat
+    for axis, partition in zip(axes, partitions, strict=False):
+        here = [row for row in rows if row["partition"] == partition]
+        exact, edge = (100 * float(here[0][f"{key}_accuracy"]) for key in ("exact", "edge"))
+        axis.axhline(exact, color="black", linewidth=0.8, linestyle="--", label="exact carries")
+        axis.axhline(edge, color="black", linewidth=0.8, linestyle=":", label="the edge's exit")
+        for (name, (family, coder)), colour, marker in zip(
+            SENT.items(), COLOURS, MARKERS, strict=False
+        ):
+            points = sorted(
+                (float(row["bytes_mean"]), 100 * float(row["accuracy"]))
+                for row in here
+                if row.get("coder") == coder and re.fullmatch(family, str(row["quantiser"]))
+            )
+            sizes, accuracies = zip(*points, strict=True) if points else ((), ())
+            axis.plot(sizes, accuracies, color=colour, marker=marker, markersize=4, label=name)
+        axis.set_title(f"after block {partition}", fontsize="medium")
+        axis.set_xlabel("bytes of a carry")
+        _logarithmic(axis)
+        axis.grid(alpha=0.3)
+    best = 100 * max(column(rows, "accuracy"))
+    axes[0].set_ylim(best - DRAWN_POINTS, best + 1)
+    figure.supylabel("accuracy of the last exit (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    yield "codecs", figure
+
+
 def _logarithmic(axis: Axes) -> None:
-    """Scale x by its logarithm, with 1, 2 and 5 of each decade written out."""
+    """Scale x by its logarithm, with 1 and 3 of each decade written out."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
@@ -164,6 +206,7 @@ PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
     "exits_cifar10": exits_cifar10,
     "training_ablation": training_ablation,
     "carry_rate": carry_rate,
+    "codecs": codecs,
 }
 
 

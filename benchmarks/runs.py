@@ -6,7 +6,6 @@ What was measured of a run is kept in its folder, so that a benchmark that was c
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -26,6 +25,7 @@ from xpi_ray.profiles.measure import Track
 from xpi_ray.training.command import BUNDLE
 from xpi_ray.training.data import Split, load
 from xpi_ray.training.losses import Manipulation
+from xpi_ray.training.networks import weights_digest
 from xpi_ray.training.objectives import CrossEntropy
 from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.references import fit_reference
@@ -61,10 +61,7 @@ class Run(NamedTuple):
     @property
     def digest(self) -> str:
         """Tells its weights from all others."""
-        weights = hashlib.sha256()
-        for tensor in self.network.state_dict().values():
-            weights.update(tensor.numpy().tobytes())
-        return weights.hexdigest()[:16]
+        return weights_digest(self.network)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

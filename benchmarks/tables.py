@@ -18,22 +18,22 @@ from benchmarks.summary import baseline, column, equal_accuracy, grouped, same_l
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SHOWN_EXITS = (1, 4, 8, 12)  # of a training
+SHOWN_LEVELS = (2, 3, 4, 5, 6)
+MIDDLE = 6  # partition
+OTHERS = {  # quantiser and coder, after the systems' papers
+    "SPINN (8 bits, shuffled, LZ4)": ("minmax8", "lz4-shuffled"),
+    "SAC-d, JALAD (4 bits, Huffman)": ("minmax4", "huffman"),
+    "AgileNN, Xpi (8 centres, LZW)": ("centres8", "lzw"),
+}
+SOURCES = {name: "codecs" for name in ("codecs_coders", "codecs_time")}
 
 
 def exits(rows: Rows) -> list[list[str]]:
     """Accuracy and cost of each exit."""
-    table = [["exit", "test accuracy", "MMAC", "frame at 8 bits", "frame at 4 bits"]]
+    table = [["exit", "test accuracy", "MMAC"]]
     for row in rows:
-        sizes = [f"{row[f'frame_bytes_level_{level}']:,.0f} B" for level in (1, 2)]
-        last = row is rows[-1]
-        table.append(
-            [
-                str(row["exit"]),
-                f"{float(row['accuracy']):.2%}",
-                f"{float(row['cumulative_macs']) / 1e6:.1f}",
-                *(["none"] * 2 if last else sizes),
-            ]
-        )
+        cost = f"{float(row['cumulative_macs']) / 1e6:.1f}"
+        table.append([str(row["exit"]), f"{float(row['accuracy']):.2%}", cost])
     return table
 
 
@@ -182,6 +182,109 @@ def training_cost(rows: Rows) -> list[list[str]]:
     return table
 
 
+def estimator(rows: Rows) -> list[list[str]]:
+    """Relative errors on full seconds, means over the kinds of arrivals."""
+    names = list(dict.fromkeys(str(row["estimator"]) for row in rows))
+    table = [["trace", "use", *(f"`{name}`" for name in names), "within 80 %", "dead seconds"]]
+    seconds = [row for row in rows if row["asked"] == "second"]
+    for (trace, part), same in grouped(seconds, "trace", "use").items():
+        cells = []
+        for own in grouped(same, "estimator").values():
+            middle, high = (fmean(column(own, f"error_{key}")) for key in ("median", "p90"))
+            cells.append(f"{middle:.2f} / {high:.2f}")
+        within = fmean(float(row["within_80"]) for row in same if "within_80" in row)
+        dead = str(same[0]["nothing_carried"])
+        table.append([str(trace), str(part).replace("_", " "), *cells, f"{within:.0%}", dead])
+    return table
+
+
+def codecs(rows: Rows) -> list[list[str]]:
+    """The ladder beside what other systems send, at every partition: bytes and accuracy."""
+    table = [["after block", "exact", *OTHERS, *(f"level {level}" for level in SHOWN_LEVELS)]]
+    for (partition,), same in grouped(rows, "partition").items():
+        cells = [str(partition), f"{float(same[0]['exact_accuracy']):.1%}"]
+        wanted = [
+            *({"quantiser": quantiser, "coder": coder} for quantiser, coder in OTHERS.values()),
+            *({"coder": "ladder", "level": level} for level in SHOWN_LEVELS),
+        ]
+        for facts in wanted:
+            row = next((r for r in same if all(r.get(k) == v for k, v in facts.items())), None)
+            cells.append(_payload(row) if row else "")
+        table.append(cells)
+    return table
+
+
+def codecs_coders(rows: Rows) -> list[list[str]]:
+    """Every quantiser with every coder, in the middle of the network."""
+    same = [row for row in rows if row["partition"] == MIDDLE and "bound_bytes" in row]
+    coders = list(dict.fromkeys(str(row["coder"]) for row in same))
+    head = ["quantiser", "accuracy", *(f"`{coder}`" for coder in coders)]
+    table = [[*head, "entropy of channels"]]
+    for (quantiser,), own in grouped(same, "quantiser").items():
+        sizes = [f"{float(row['bytes_mean']):,.0f}" for row in own]
+        bound = f"{float(own[0]['bound_bytes']):,.0f}"
+        table.append([f"`{quantiser}`", f"{float(own[0]['accuracy']):.1%}", *sizes, bound])
+    return table
+
+
+def frame_prefix(rows: Rows) -> list[list[str]]:
+    """Accuracy by the fraction of a frame that arrives."""
+    cut = [row for row in rows if row["level"] in SHOWN_LEVELS]
+    fractions = list(dict.fromkeys(float(row["fraction"]) for row in cut))
+    arrive = [f"{fraction:.0%} arrive" for fraction in fractions]
+    table = [["after block", "level", "edge's exit", *arrive]]
+    for (partition, level), own in grouped(cut, "partition", "level").items():
+        edge = f"{float(own[0]['edge_accuracy']):.1%}"
+        cells = [f"{float(row['accuracy']):.1%}" for row in own]
+        table.append([str(partition), str(level), edge, *cells])
+    return table
+
+
+def codecs_time(rows: Rows) -> list[list[str]]:
+    """Milliseconds to encode and to decode, on one core."""
+    ladder = [row for row in rows if row.get("coder") == "ladder"]
+    levels = list(dict.fromkeys(str(row["level"]) for row in ladder))
+    table = [["after block", "blocks before", *(f"level {level}" for level in levels)]]
+    for (partition,), own in grouped(ladder, "partition").items():
+        cells = {
+            str(row["level"]): f"{float(row['encode_ms']):.2f} + {float(row['decode_ms']):.2f}"
+            for row in own
+        }
+        found = [cells.get(level, "") for level in levels]
+        table.append([str(partition), f"{float(own[0]['blocks_ms']):.2f}", *found])
+    return table
+
+
+def _payload(row: dict[str, object]) -> str:
+    """Bytes and accuracy of one way to send a carry."""
+    return f"{row['bytes_mean']:,.0f} B, {row['accuracy']:.1%}"
+
+
+def deepcod(rows: Rows) -> list[list[str]]:
+    """A learned encoder and decoder, and the ladder's levels: bytes and accuracy."""
+    coders = ("lzw", "huffman", "packed", "context")
+    table = [["after block", "what is sent", "accuracy", "LZW", "Huffman", "3 bits each", "ranges"]]
+    for row in rows:
+        accuracy = f"{float(row['accuracy']):.2%}"
+        if "level" in row:
+            cells = [f"level {row['level']}", accuracy, "", "", "", f"{row['bytes_mean']:,.0f} B"]
+        else:
+            sizes = [f"{row[f'bytes_{coder}']:,.0f} B" for coder in coders]
+            cells = [f"{row['channels']} channels", accuracy, *sizes]
+        table.append([str(row["partition"]), *cells])
+    return table
+
+
+def fuzz(rows: Rows) -> list[list[str]]:
+    """What the fuzzer tried."""
+    table = [["reader", "inputs", "crashes", "longest, ms", "most memory"]]
+    for row in rows:
+        memory = f"{float(row['most_bytes']) / 2**20:.1f} MiB"
+        cells = [f"{row['inputs']:,}", str(row["crashes"]), str(row["longest_ms"]), memory]
+        table.append([f"`{row['target']}`", *cells])
+    return table
+
+
 TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "exits_cifar10": exits,
     "exits_cifar10_xai_distilled_quantized": exits,
@@ -196,6 +299,13 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "carry_rate": carry_rate,
     "importance": importance,
     "training_cost": training_cost,
+    "estimator": estimator,
+    "codecs": codecs,
+    "codecs_coders": codecs_coders,
+    "codecs_time": codecs_time,
+    "frame_prefix": frame_prefix,
+    "deepcod": deepcod,
+    "fuzz": fuzz,
 }
 
 
@@ -210,7 +320,7 @@ def fill(text: str) -> str:
     """The text with every marked table made anew."""
 
     def replace(match: re.Match[str]) -> str:
-        path = FOLDER / f"{match[1]}.json"
+        path = FOLDER / f"{SOURCES.get(match[1], match[1])}.json"
         if not path.is_file():
             return match[0]
         body = markdown(TABLES[match[1]](json.loads(path.read_text())["rows"]))

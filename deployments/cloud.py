@@ -31,7 +31,8 @@ class CloudExecutor:
         bundle = Bundle.load(args.bundle)
         network = bundle.network.prepare()
         pace = Pace(bundle.manifest.profiles["default"].block_ms)
-        self._side = CloudSide(network, bundle.digest, pace, args.max_batch)
+        trusted = bundle.outcomes.edge_trusted()
+        self._side = CloudSide(network, bundle.ladder, bundle.digest, pace, trusted, args.max_batch)
         self._tracing = Tracing("cloud")
         self._answers: dict[Job, asyncio.Future[CloudReply]] = {}
         self._driving: asyncio.Task[None] | None = None

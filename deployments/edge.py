@@ -36,7 +36,7 @@ class EdgeExecutor:
             network = SlowedNetwork(network, args.edge_slowdown)
         profile = bundle.manifest.profiles["default"]
         pace = Pace([args.edge_slowdown * block_ms for block_ms in profile.block_ms])
-        self._side = EdgeSide(network, bundle.digest, pace)
+        self._side = EdgeSide(network, bundle.ladder, bundle.digest, pace)
         self._turn = asyncio.Lock()
         self._tracing = Tracing("edge")
         self._warm_up(network, bundle.manifest.static_plan)

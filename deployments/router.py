@@ -126,7 +126,9 @@ class Router:
         call = await asyncio.to_thread(
             self._handlers.parse_classify, _headers(request), _query(request), body
         )
-        answer = await self._answer(request, call.image, call.deadline.ms, call.decode_image_ms)
+        answer = await self._answer(
+            request, call.image, call.deadline.ms, call.file, call.decode_image_ms
+        )
         return self._handlers.render_classify(call, answer)
 
     async def _infer(self, request: Request, model: str, version: str | None = None) -> HttpReply:
@@ -160,6 +162,7 @@ class Router:
         request: Request,
         pixels: Pixels,
         deadline_ms: float,
+        file: bytes = b"",
         decode_image_ms: float = 0.0,
     ) -> Answer:
         """Answer one image and leave its record."""
@@ -169,7 +172,7 @@ class Router:
         slo_class, plan = self._keeper.plan_for(deadline_ms)
         request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
         try:
-            answer = await self._flow.answer(pixels, plan, budget, span.traceparent)
+            answer = await self._flow.answer(pixels, plan, budget, span.traceparent, file)
         except RequestError as err:
             self._records.add(_failure(err, request_id, self._model, slo_class, plan, budget))
             raise

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from xpi_ray.compression.ladder import Ladder
+from xpi_ray.compression.transform import Transform
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.training.data import Split, Splits, data_folder, load
-from xpi_ray.training.packing import pack
+from xpi_ray.training.packing import carries, pack
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,24 @@ def images():
 
 
 @pytest.fixture(scope="session")
+def transforms(network, images):
+    """Untrained transforms of the small network's carries, whose latents are wide."""
+    torch.manual_seed(2)
+    found = {}
+    for partition, carry in carries(network, images).items():
+        transform = Transform(carry.shape[1]).normalise(torch.from_numpy(carry)).eval()
+        transform.analysis.weight.data *= 4
+        found[partition] = transform.requires_grad_(False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def ladder(network, images, transforms):
+    """Codecs for the small network's carries."""
+    return Ladder.fit(carries(network, images), transforms)
+
+
+@pytest.fixture(scope="session")
 def splits(images):
     """A data set of noise for the small network; validation has 12 images."""
     labels = torch.arange(len(images)) % 5
@@ -69,9 +89,9 @@ def splits(images):
 
 
 @pytest.fixture(scope="session")
-def bundle(spec, make_network, splits):
+def bundle(spec, make_network, splits, transforms):
     """The small network as a bundle that was not saved yet; not to be changed."""
-    return pack(make_network(spec), splits, "7")
+    return pack(make_network(spec), splits, "7", transforms=transforms)
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save as save_tensors
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import CENTRES, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle
+from xpi_ray.bundle import CENTRES, CODECS, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle
 from xpi_ray.errors import BundleError
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
 
-FILES = (MANIFEST, WEIGHTS, OUTCOMES, SUMS)
+FILES = (MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS)
 MAX_DEFAULT_BYTES = 10 << 20
 
 
@@ -48,7 +48,9 @@ def quantised_folder(bundle, learned, tmp_path):
 
 def seal(folder):
     """Make the hashes right again, as one who forges a bundle would."""
-    names = [name for name in (CENTRES, MANIFEST, OUTCOMES, WEIGHTS) if (folder / name).exists()]
+    names = [
+        name for name in (CENTRES, CODECS, MANIFEST, OUTCOMES, WEIGHTS) if (folder / name).exists()
+    ]
     hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
     lines = [f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True)]
     (folder / SUMS).write_text("".join(lines))
@@ -144,7 +146,9 @@ def test_the_sums_are_those_of_the_tool(bundle_folder):
     ran = subprocess.run(
         ["sha256sum", "-c", SUMS], cwd=bundle_folder, capture_output=True, text=True, check=True
     )
-    assert ran.stdout.splitlines() == [f"{name}: OK" for name in (MANIFEST, OUTCOMES, WEIGHTS)]
+    assert ran.stdout.splitlines() == [
+        f"{name}: OK" for name in (CODECS, MANIFEST, OUTCOMES, WEIGHTS)
+    ]
 
 
 @pytest.mark.parametrize("name", [*FILES, CENTRES])
@@ -155,7 +159,7 @@ def test_a_missing_file_is_named(quantised_folder, name):
         Bundle.load(quantised_folder)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, OUTCOMES, CENTRES])
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, CODECS, OUTCOMES, CENTRES])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_file_is_named(quantised_folder, name, damage):
     """One flipped byte or a missing end is noticed before the file is read."""
@@ -271,7 +275,7 @@ def test_a_foreign_manifest_is_refused(folder, content):
         Bundle.load(folder)
 
 
-@pytest.mark.parametrize("version", [2, "1", None])
+@pytest.mark.parametrize("version", [3, "1", None])
 def test_a_newer_format_asks_for_an_upgrade(folder, version):
     """A format that this software does not know is named before anything else is looked at."""
     rewrite(folder, format_version=version, network=None)
@@ -329,7 +333,7 @@ def test_parts_that_do_not_hold_together_are_refused(folder, changes, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"partition": 5}, "partition 5"), ({"level": 3}, "level 3"), ({"thresholds": [1]}, "got 1")],
+    [({"partition": 5}, "partition 5"), ({"level": 7}, "level 7"), ({"thresholds": [1]}, "got 1")],
 )
 def test_a_static_plan_must_fit(folder, bundle, change, message):
     """A bundle whose own plan could not be gone by is refused as such."""
@@ -354,7 +358,7 @@ def test_weights_of_another_network_are_refused(folder, bundle):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", bytes(64)])
-@pytest.mark.parametrize("name", [WEIGHTS, OUTCOMES, CENTRES])
+@pytest.mark.parametrize("name", [WEIGHTS, CODECS, OUTCOMES, CENTRES])
 def test_tensors_that_are_none_are_refused(folder, name, content):
     """Files that are not safetensors are refused, though their hash is right."""
     (folder / name).write_bytes(content)

@@ -6,6 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from xpi_ray.bundle import (
+    CODECS,
     MANIFEST,
     OUTCOMES,
     SUMS,
@@ -17,12 +18,14 @@ from xpi_ray.bundle import (
     Preprocessing,
 )
 from xpi_ray.bundle_command import bundle
+from xpi_ray.compression.ladder import Ladder
 from xpi_ray.errors import BundleError
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
+from xpi_ray.training.packing import carries
 
 LABELS = ("cat", "dog", "owl")
 N = 12
@@ -62,7 +65,10 @@ def sound(tmp_path_factory):
         np.ones((2, N), np.float32),
     )
     folder = tmp_path_factory.mktemp("pets")
-    Bundle(manifest, XpiNetwork(spec), outcomes).save(folder)
+    network = XpiNetwork(spec).eval()
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    ladder = Ladder.fit(carries(network, images))
+    Bundle(manifest, network, ladder, outcomes).save(folder)
     return folder
 
 
@@ -99,10 +105,10 @@ def test_a_sound_bundle_is_whole(sound):
     """`verify` says so, with the digest that all nodes must share."""
     result = run("verify", sound)
     assert result.exit_code == 0
-    assert f"pets 1 is whole (4 files, digest {Bundle.load(sound).digest.hex()})" in result.stdout
+    assert f"pets 1 is whole (5 files, digest {Bundle.load(sound).digest.hex()})" in result.stdout
 
 
-@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, OUTCOMES, SUMS])
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS])
 def test_a_flipped_bit_is_found(sound, tmp_path, name):
     """One changed bit in any file is a BundleError that names the file."""
     for path in sound.iterdir():

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import CENTRES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
-from xpi_ray.compression.codec import LADDER
+from xpi_ray.bundle import CENTRES, CODECS, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
+from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.errors import BundleError
 
-FILES = (MANIFEST, WEIGHTS, OUTCOMES, SUMS)
+FILES = (MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS)
 MAX_BYTES = 10 << 20
 
 
@@ -43,7 +43,8 @@ def test_the_default_bundle_is_whole(monkeypatch, tmp_path):
     manifest = loaded.manifest
     assert (manifest.name, loaded.network.num_blocks) == ("cifar10", 12)
     assert len(set(manifest.labels)) == loaded.network.num_classes == 10
-    manifest.static_plan.check(12, len(LADDER))
+    assert loaded.ladder.levels == LEVELS
+    manifest.static_plan.check(12, LEVELS)
     assert manifest.static_plan.version == 0
     assert loaded.outcomes.entropy.shape[1] == 12
     assert sorted(manifest.macs) == list(manifest.macs)

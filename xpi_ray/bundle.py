@@ -1,6 +1,7 @@
 """A bundle: a folder with all that serving needs, which every node reads and checks.
 
-    training ─► Bundle.save ─► manifest.json, SHA256SUMS, and weights, outcomes, centres.safetensors
+    training ─► Bundle.save ─► manifest.json, SHA256SUMS, and weights, codecs, outcomes,
+                              centres.safetensors
     serving  ◄─ Bundle.load ◄─ every file's hash checked; nothing is unpickled
 
 ``SHA256SUMS`` has the form of the tool of that name (``sha256sum -c SHA256SUMS``). Its own hash
@@ -25,8 +26,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from xpi_ray.compression.centres import FEWEST, MOST
+from xpi_ray.compression.ladder import Ladder
 from xpi_ray.config import Frozen
-from xpi_ray.errors import BundleError, PlanError
+from xpi_ray.errors import BundleError, CodecError, PlanError
 from xpi_ray.networks.builder import build
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.policies.plan import Plan
@@ -34,12 +36,14 @@ from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
 
 FORMAT = "xpi-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DIGEST_BYTES = 8  # of the 32; what a frame carries
 MAX_FILE_BYTES = 1 << 30
 
-MANIFEST, WEIGHTS, OUTCOMES = "manifest.json", "weights.safetensors", "outcomes.safetensors"
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+CODECS, OUTCOMES = "codecs.safetensors", "outcomes.safetensors"
 CENTRES = "centres.safetensors"  # only where the training learnt some
+NEEDED = (MANIFEST, WEIGHTS, CODECS, OUTCOMES)
 SUMS = "SHA256SUMS"
 
 PACKAGED = Path(__file__).parent / "bundles"
@@ -116,6 +120,8 @@ class Bundle:
 
     manifest: Manifest
     network: ProgressiveNetwork
+    ladder: Ladder
+    """Codes carries for the link."""
     outcomes: Outcomes
     centres: Mapping[str, Tensor] = field(default_factory=dict)
     """Learned values for carries, ascending, each (m,), by the name ``block<i>_centres<m>``."""
@@ -138,11 +144,13 @@ class Bundle:
         try:
             network = build(manifest.network.kind, manifest.network.spec)
             network.load_state_dict(load_tensors(files[WEIGHTS]))
+            shapes = {p: network.carry_shape(p) for p in range(1, network.num_blocks)}
+            ladder = Ladder.from_arrays(load_arrays(files[CODECS]), shapes)
             outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
-            manifest.static_plan.check(network.num_blocks, len(outcomes.frame_bytes))
+            manifest.static_plan.check(network.num_blocks, ladder.levels)
             centres = load_tensors(files[CENTRES]) if CENTRES in files else {}
             _check_centres(centres, network.num_blocks)
-        except (SafetensorError, PlanError, KeyError, ValueError, RuntimeError) as err:
+        except (SafetensorError, CodecError, PlanError, KeyError, ValueError, RuntimeError) as err:
             raise BundleError(f"{folder} does not hold together: {err}") from err
         if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
             raise BundleError(
@@ -150,7 +158,7 @@ class Bundle:
                 f"{len(manifest.macs)} block costs for a network of {network.num_classes} classes "
                 f"and {network.num_blocks} blocks"
             )
-        return cls(manifest, network, outcomes, centres, digest)
+        return cls(manifest, network, ladder, outcomes, centres, digest)
 
     def save(self, folder: Path) -> None:
         """Write the bundle; a folder that holds another one is overwritten file by file.
@@ -162,6 +170,7 @@ class Bundle:
         files = {
             MANIFEST: self.manifest.model_dump_json(indent=1).encode() + b"\n",
             WEIGHTS: save_tensors(weights),
+            CODECS: save_arrays(self.ladder.to_arrays()),
             OUTCOMES: save_arrays(self.outcomes.to_arrays()),
         }
         if self.centres:
@@ -197,10 +206,10 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     for line in sums.decode(errors="replace").removesuffix("\n").split("\n"):
         digest, _, name = line.partition("  ")
         expected[name] = digest
-    for name in (MANIFEST, WEIGHTS, OUTCOMES):
+    for name in NEEDED:
         if name not in expected:
             raise BundleError(f"{folder / SUMS} does not list {name}; get the bundle anew")
-    for name in expected.keys() - {MANIFEST, WEIGHTS, OUTCOMES, CENTRES}:
+    for name in expected.keys() - {*NEEDED, CENTRES}:
         raise BundleError(f"{folder / SUMS} lists {name!r}, no file of a bundle; get it anew")
     files = {}
     for name in expected:

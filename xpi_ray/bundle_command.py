@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xpi_ray.bundle import MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
+from xpi_ray.bundle import CENTRES, NEEDED, SUMS, Bundle, find
 
 EXAMPLES = """
 Examples:
@@ -23,7 +23,7 @@ Examples:
   xpi bundle verify runs/cifar10/bundle
 """
 
-FILES = (MANIFEST, WEIGHTS, OUTCOMES, SUMS)
+FILES = (*NEEDED, CENTRES, SUMS)  # centres only where the training learnt some
 
 Where = Annotated[
     str | None,
@@ -54,7 +54,7 @@ def verify(path: Where = None) -> None:
     loaded, folder = Bundle.load(path), find(path)
     typer.echo(
         f"{folder}: {loaded.manifest.name} {loaded.manifest.version} is whole "
-        f"({len(FILES)} files, digest {loaded.digest.hex()})"
+        f"({len(files(folder))} files, digest {loaded.digest.hex()})"
     )
 
 
@@ -77,8 +77,13 @@ def facts(loaded: Bundle, folder: Path) -> dict[str, Any]:
             {"exit": number, "accuracy": accuracy, "cumulative_macs": macs}
             for number, (accuracy, macs) in enumerate(exits, start=1)
         ],
-        "files_bytes": {name: (folder / name).stat().st_size for name in FILES},
+        "files_bytes": {path.name: path.stat().st_size for path in files(folder)},
     }
+
+
+def files(folder: Path) -> list[Path]:
+    """A bundle's files; nothing else that lies in the folder."""
+    return [folder / name for name in FILES if (folder / name).is_file()]
 
 
 def _tables(described: dict[str, Any]) -> list[Table]:

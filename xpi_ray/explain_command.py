@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xpi_ray.api.images import decode_image
 from xpi_ray.bundle import Bundle, find
+from xpi_ray.compression.image import decode_image
 from xpi_ray.errors import BundleError, RequestError
 from xpi_ray.exits.rule import first_sure_exit
 from xpi_ray.explain.picture import draw

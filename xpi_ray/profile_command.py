@@ -53,7 +53,8 @@ def profile(
     loaded = Bundle.load(bundle)
     network = copy.deepcopy(loaded.network).prepare()  # the copy is folded, the bundle is not
     level = loaded.manifest.static_plan.level
-    measured = measure_profile(network, _noise(network.image_size), level, repeats, threads)
+    images = _noise(network.image_size)
+    measured = measure_profile(network, loaded.ladder, images, level, repeats, threads)
     if output is not None:
         profiles = {**loaded.manifest.profiles, "default": measured}
         manifest = loaded.manifest.model_copy(update={"profiles": profiles})

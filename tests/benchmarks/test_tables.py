@@ -78,6 +78,30 @@ def test_cost_is_the_median_over_repeats():
     assert tables.training_cost(rows)[1] == ["`xai`", "210", "2.0", "210", "2.10 x"]
 
 
+def test_errors_of_an_estimator_are_means_over_arrivals():
+    """Each estimator has its column; what was asked after samples stays out."""
+    key = {"trace": "t", "use": "held_out", "nothing_carried": 3}
+    rows = [
+        {**key, "arrivals": arrivals, "estimator": name, "asked": asked, **figures}
+        for name, asked, arrivals, figures in (
+            ("ewma", "second", "poisson", {"error_median": 0.2, "error_p90": 1.0}),
+            ("ewma", "second", "gaps", {"error_median": 0.4, "error_p90": 2.0}),
+            ("ewma", "sample", "gaps", {"error_median": 9.0, "error_p90": 9.0}),
+            (
+                "ours",
+                "second",
+                "poisson",
+                {"error_median": 0.1, "error_p90": 0.5, "within_80": 0.8},
+            ),
+            ("ours", "second", "gaps", {"error_median": 0.1, "error_p90": 0.7, "within_80": 0.6}),
+        )
+    ]
+    assert tables.estimator(rows) == [
+        ["trace", "use", "`ewma`", "`ours`", "within 80 %", "dead seconds"],
+        ["t", "held out", "0.30 / 1.50", "0.10 / 0.60", "70%", "3"],
+    ]
+
+
 def test_a_marked_table_without_a_result_is_left_alone(tmp_path, monkeypatch):
     """A text is filled only where a benchmark has left a file."""
     monkeypatch.setattr(tables, "FOLDER", tmp_path)

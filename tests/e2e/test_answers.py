@@ -96,7 +96,8 @@ def test_a_split_network_agrees_with_the_whole(client, plans, bundle, images, pa
                 "shape": [32, 3, 32, 32],
                 "data": images[:32].flatten().tolist(),
             }
-        ]
+        ],
+        "parameters": {"deadline_ms": 20_000},  # 32 exact carries on a busy machine
     }
     answer = client.post("/v2/models/cifar10/infer", json=request).raise_for_status().json()
     outputs = {output["name"]: output["data"] for output in answer["outputs"]}
@@ -104,15 +105,16 @@ def test_a_split_network_agrees_with_the_whole(client, plans, bundle, images, pa
     assert set(outputs["tier"]) == {"edge" if partition == 12 else "cloud"}
     assert answer["parameters"]["xpi_plan_version"] == version
     logits = np.array(outputs["logits"]).reshape(32, -1)
-    np.testing.assert_allclose(logits, whole.numpy(), atol=0.05)
+    np.testing.assert_array_equal(logits.argmax(1), whole.numpy().argmax(1))
+    np.testing.assert_allclose(logits, whole.numpy(), atol=0.1)  # they span some 20
 
 
 def test_what_crosses_the_link_is_a_compressed_frame(client, plans, bundle):
-    """A carry at 8 bits crosses in fewer bytes than it has elements, and the answer says so."""
-    plans.push(6, threshold=0.0, level=1)
+    """At level 3 a carry crosses in a quarter of a byte a value, and the answer says so."""
+    plans.push(6, threshold=0.0, level=3)
     answer = client.post("/v1/classify?deadline_ms=5000", content=PHOTO.read_bytes()).json()
     elements = np.prod(bundle.network.carry_shape(6))
-    assert 0 < answer["frame_bytes"] < elements + 200
+    assert 0 < answer["frame_bytes"] < elements / 4 + 200
     assert answer["tier"] == "cloud"
     assert answer["stages"]["link_ms"] > 0
 

@@ -68,21 +68,16 @@ def test_too_short_a_deadline_is_a_504(client, plans):
 def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
     """A deadline that allows some blocks gets their exit as a best effort, not an error."""
     plans.push(12, threshold=0.0)
-    answers = [wait_for(client, 10, exit=12)["stages"] for _ in range(10)]
-    whole = min(answers, key=lambda stages: stages["total_ms"])
-    statuses = set()
-    for percent in range(30, 1_000, 2):  # of what all blocks took, beyond what goes before them
-        # And on until an answer is cut short: beside other work, blocks take several times as long.
-        if percent >= 160 and "best_effort" in statuses:
-            break
-        deadline_ms = whole["total_ms"] - whole["edge_ms"] * (1 - percent / 100)
+    wait_for(client, 10, exit=12)
+    # Machines differ and change: deadlines go up by 2 %, from what nobody meets to ten seconds.
+    for step in range(466):
+        deadline_ms = 1.02**step
         reply = client.post(f"/v1/classify?deadline_ms={deadline_ms:.3f}", content=PHOTO)
         assert reply.status_code in (200, 504), reply.text
-        if reply.status_code == 200:
-            statuses.add(reply.json()["status"])
-            if reply.json()["status"] == "best_effort":
-                assert reply.json()["exit"] < 12
-    assert "best_effort" in statuses
+        if reply.status_code == 200 and reply.json()["status"] == "best_effort":
+            assert reply.json()["exit"] < 12
+            return
+    raise AssertionError("no deadline between 1 ms and 10 s cut an answer short")
 
 
 def test_a_killed_cloud_replica_costs_accuracy_and_no_answer(cluster, client, plans, kill, revived):

@@ -1,7 +1,9 @@
 """The small network's edge and cloud, and time that passes only when a block runs."""
 
+import numpy as np
 import pytest
 
+from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.inference.cloud import CloudSide
 from xpi_ray.inference.edge import EdgeSide
 from xpi_ray.inference.pace import Pace
@@ -9,6 +11,7 @@ from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.policies.plan import Plan
 
 DIGEST = b"8 bytes."
+NEVER_TRUSTED = np.zeros((LEVELS, 4), np.bool_)
 
 
 class Ticking(ProgressiveNetwork):
@@ -44,15 +47,19 @@ def ticking(network, clock):
 
 
 @pytest.fixture
-def edge(ticking):
+def edge(ticking, ladder):
     """An edge that expects a little less than 10 ms of each block."""
-    return EdgeSide(ticking, DIGEST, Pace([9.0] * 4))
+    return EdgeSide(ticking, ladder, DIGEST, Pace([9.0] * 4))
 
 
 @pytest.fixture
-def make_cloud(ticking):
+def make_cloud(ticking, ladder):
     """Makes a cloud that expects a little less than 10 ms of each block."""
-    return lambda max_batch=8: CloudSide(ticking, DIGEST, Pace([9.0] * 4), max_batch)
+
+    def make(max_batch=8, edge_trusted=NEVER_TRUSTED):
+        return CloudSide(ticking, ladder, DIGEST, Pace([9.0] * 4), edge_trusted, max_batch)
+
+    return make
 
 
 @pytest.fixture

@@ -23,6 +23,16 @@ def test_the_last_exit_answers():
     assert answer.best is answer.exits[2]
 
 
+def test_the_edges_last_exit_answers_where_it_is_surer():
+    """The cloud said so; the record tells of that exit, and of all blocks that ran."""
+    answer = make(Tier.EDGE, Tier.EDGE, Tier.CLOUD)
+    answer.edge_is_surer = True
+    assert answer.best is answer.exits[1]
+    record = answer.record("r-1", "toy", "tight")
+    assert (record.exit, record.tier, record.entropy) == (2, "edge", 0.8)
+    assert (record.edge_blocks, record.cloud_blocks) == (2, 1)
+
+
 def test_a_record_tells_where_the_blocks_ran():
     """Blocks are counted by tier; exit, tier and entropy are those of the answer."""
     record = make(Tier.EDGE, Tier.EDGE, Tier.CLOUD).record("r-1", "toy", "tight")

@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
+from xpi_ray.compression.image import encode_image
+from xpi_ray.compression.ladder import LAYERS, LEVELS
 from xpi_ray.errors import CodecError, FrameError
+from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.inference.answer import Tier
 from xpi_ray.inference.budget import Budget
-from xpi_ray.link.frame import Frame, pack, unpack
+from xpi_ray.link.frame import Frame, cut, pack, unpack
 from xpi_ray.networks.progressive import State
 
 NEVER = (0.0,) * 4
+NOISE = np.random.default_rng(0).integers(0, 256, (3, 10, 6), np.uint8)
 
 
 def leave_at(exit_):
@@ -25,9 +28,7 @@ def frame_of(edge, images, make_plan, clock):
         pixels = images[image].numpy()
         if partition == 0:
             empty = np.empty(0, np.float32)
-            return pack(
-                Frame(b"8 bytes.", 0, level, pixels.shape, empty, IMAGE_CODEC.encode(pixels))
-            )
+            return pack(Frame(b"8 bytes.", 0, level, empty, (encode_image(pixels),)))
         return edge.run(pixels, make_plan(partition, level=level), Budget(1e9, clock)).frame
 
     return make
@@ -49,10 +50,10 @@ def drive(cloud):
     return done
 
 
-@pytest.mark.parametrize("level", range(len(LADDER)))
+@pytest.mark.parametrize("level", range(LEVELS))
 @pytest.mark.parametrize("partition", range(4))
 def test_edge_link_and_cloud_make_the_whole_network(
-    cloud, network, frame_of, images, ample, partition, level
+    cloud, network, ladder, frame_of, images, ample, partition, level
 ):
     """Wherever it is split, later exits are the network's on what the codec lets through."""
     job = cloud.admit(frame_of(partition, level=level), NEVER, ample)
@@ -65,9 +66,9 @@ def test_edge_link_and_cloud_make_the_whole_network(
     for block in range(1, partition + 1):
         state = network.advance(state, block)
     if partition:
-        carry, codec = state.carry[0].numpy(), LADDER[level]
-        arrived = torch.from_numpy(codec.decode(codec.encode(carry), carry.shape))
-        state = State(arrived.unsqueeze(0), state.logits)
+        segments = ladder.encode(state.carry[0].numpy(), partition, level)
+        arrived = torch.from_numpy(ladder.decode(segments, partition, level))
+        state = State(arrived.unsqueeze(0), state.logits.half().float())
     for answer in reply.exits:
         state = network.advance(state, answer.exit)
         assert answer.logits == pytest.approx(state.logits[0].numpy(), abs=1e-4)
@@ -75,15 +76,50 @@ def test_edge_link_and_cloud_make_the_whole_network(
 
 @pytest.mark.parametrize("partition", range(4))
 def test_the_exact_level_changes_no_class(cloud, network, frame_of, images, ample, partition):
-    """At level 0 every image's answer is that of the network in one call, to a thousandth."""
+    """At level 0 every image's answer is that of the network in one call, to a fiftieth."""
     whole = [exit_.numpy() for exit_ in network(images)]
     jobs = [cloud.admit(frame_of(partition, i), NEVER, ample) for i in range(len(images))]
     drive(cloud)
     for image, job in enumerate(jobs):
         for answer in job.exits:
             expected = whole[answer.exit - 1][image]
-            assert answer.logits == pytest.approx(expected, abs=1e-3)
+            assert answer.logits == pytest.approx(expected, abs=2e-2)
             assert answer.logits.argmax() == expected.argmax()
+
+
+@pytest.mark.parametrize("level", [0, LEVELS - 1])
+@pytest.mark.parametrize("partition", range(4))
+def test_the_edges_exit_answers_where_it_is_surer_and_trusted(
+    make_cloud, frame_of, images, ample, partition, level
+):
+    """It is compared by the level that arrives; untrusted, it never answers."""
+    trusted = np.zeros((LEVELS, 4), np.bool_)
+    trusted[level] = True
+    surer = []
+    for image in range(len(images)):
+        frame = frame_of(partition, image, level)
+        for table in (trusted, ~trusted):
+            cloud = make_cloud(edge_trusted=table)
+            job = cloud.admit(frame, NEVER, ample)
+            drive(cloud)
+            reply = job.reply()
+            if table is not trusted or partition == 0:
+                assert not reply.edge_is_surer
+                continue
+            edge = exit_entropy(unpack(frame).logits)
+            assert reply.edge_is_surer == (edge < reply.exits[-1].entropy)
+            surer.append(reply.edge_is_surer)
+    assert partition == 0 or len(surer) == len(images)
+
+
+def test_a_frame_cut_short_is_judged_by_what_arrives(make_cloud, frame_of, ample):
+    """Without its last layers it is worth a coarser level, where the edge may be trusted more."""
+    trusted = np.zeros((LEVELS, 4), np.bool_)
+    trusted[LAYERS - 1] = True
+    whole = frame_of(2)
+    for frame, compared in ((whole, False), (cut(whole, len(whole) // 3), True)):
+        job = make_cloud(edge_trusted=trusted).admit(frame, NEVER, ample)
+        assert (job.edge_entropy <= 1) == compared
 
 
 def test_jobs_at_one_block_run_together_and_as_if_alone(
@@ -192,28 +228,30 @@ def test_times_add_up(cloud, frame_of):
     [
         ({"bundle_digest": b"another."}, FrameError, "deploy the same bundle on both"),
         ({"partition": 4}, FrameError, "partition 4 leaves no block to run"),
-        ({"partition": 3}, FrameError, r"after block 3 expected a carry of \(7, 3, 2\)"),
-        ({"shape": (5, 3, 6)}, FrameError, r"expected a carry of .* got \(5, 3, 6\)"),
-        ({"logits": np.zeros(4, np.float32)}, FrameError, "5 logits, got .* and 4"),
-        ({"level": 3}, FrameError, r"level 3 is not on the ladder 0\.\.2"),
-        ({"level": 1}, CodecError, "expected"),
-        ({"payload": b""}, CodecError, "expected a payload"),
-        ({"payload": bytes(30)}, CodecError, "expected"),
+        ({"logits": np.zeros(4, np.float32)}, FrameError, "after block 2 expected 5 logits, got 4"),
+        ({"level": 7}, FrameError, r"level 7 is not on the ladder 0\.\.6"),
+        (
+            {"segments": (bytes(range(256)),)},
+            CodecError,
+            "expected symbols that end where 256 bytes",
+        ),
+        ({"segments": (b"",) * 10}, CodecError, r"expected 1\.\.9 segments, got 10"),
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, dict) else None,
 )
 def test_foreign_frames_are_refused(cloud, frame_of, ample, change, error, message):
-    """A frame for another bundle, split, shape or level is refused, and nothing waits for it."""
+    """A frame for another bundle, split or level is refused, and nothing waits for it."""
     frame = unpack(frame_of(2))._replace(**change)
     with pytest.raises(error, match=message):
         cloud.admit(pack(frame), NEVER, ample)
     assert cloud.waiting == 0
 
 
-def test_an_image_of_another_size_is_refused(cloud, ample):
-    """At partition 0 the frame must hold an image of the network's size."""
-    frame = Frame(b"8 bytes.", 0, 0, (3, 6, 10), np.empty(0, np.float32), bytes(180))
-    with pytest.raises(FrameError, match=r"expected a carry of \(3, 10, 6\)"):
+@pytest.mark.parametrize("image", [b"", b"no image", encode_image(NOISE)[:-9]])
+def test_what_is_no_image_is_refused(cloud, ample, image):
+    """At partition 0 the frame must hold a whole image file."""
+    frame = Frame(b"8 bytes.", 0, 0, np.empty(0, np.float32), (image,))
+    with pytest.raises(CodecError, match="at partition 0"):
         cloud.admit(pack(frame), NEVER, ample)
 
 

@@ -1,11 +1,15 @@
 import asyncio
 import logging
 from dataclasses import asdict
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from PIL import Image
 
+from xpi_ray.compression.image import decode_image, encode_image
 from xpi_ray.errors import (
     CodecError,
     DeadlineError,
@@ -21,6 +25,7 @@ from xpi_ray.inference.cloud import CloudSide
 from xpi_ray.inference.edge import EdgeSide
 from xpi_ray.inference.flow import Flow
 from xpi_ray.inference.pace import Pace
+from xpi_ray.link.estimator import LinkEstimate
 from xpi_ray.link.frame import unpack
 from xpi_ray.telemetry.tracing import Tracing
 
@@ -31,10 +36,10 @@ HOUR_S = 3_600.0
 class Tiers:
     """A real edge and a real cloud in this process, which can be told to fail or to dawdle."""
 
-    def __init__(self, network):
-        pace = [0.01] * 4
-        self.edge_side = EdgeSide(network, DIGEST, Pace(pace))
-        self.cloud_side = CloudSide(network, DIGEST, Pace(pace))
+    def __init__(self, network, ladder):
+        self.edge_side = EdgeSide(network, ladder, DIGEST, Pace([0.01] * 4))
+        self.trusted = np.zeros((ladder.levels, 4), np.bool_)
+        self.cloud_side = CloudSide(network, ladder, DIGEST, Pace([0.01] * 4), self.trusted)
         self.fault = {"edge": None, "cloud": None}
         """An error to raise, or seconds to wait first."""
         self.budgets_ms = {"edge": [], "cloud": []}
@@ -85,9 +90,9 @@ def exporter():
 
 
 @pytest.fixture
-def tiers(network):
+def tiers(network, ladder):
     """Edge and cloud, both well."""
-    return Tiers(network)
+    return Tiers(network, ladder)
 
 
 @pytest.fixture
@@ -150,7 +155,7 @@ async def test_wherever_it_is_split_every_exit_is_the_networks(
     for exit_, expected in zip(
         answer.exits, network(torch.from_numpy(pixels).unsqueeze(0)), strict=True
     ):
-        assert exit_.logits == pytest.approx(expected[0].numpy(), abs=1e-3)
+        assert exit_.logits == pytest.approx(expected[0].numpy(), abs=2e-2)
     assert answer.frame_bytes == sum(map(len, tiers.frames))
     check(answer, budget)
 
@@ -164,13 +169,39 @@ async def test_a_sure_cloud_completes(flow, pixels, make_plan):
     check(answer, budget)
 
 
+async def test_a_surer_edge_answers_for_the_cloud(flow, tiers, pixels, make_plan):
+    """Where that is trusted, and only if it is surer."""
+    tiers.trusted[:] = True
+    answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert answer.best is min(answer.exits[1], answer.exits[3], key=lambda exit_: exit_.entropy)
+
+
 async def test_partition_0_goes_straight_to_the_cloud(flow, tiers, pixels, make_plan):
     """The image itself is sent, and the edge is not asked."""
     answer = await flow.answer(pixels, make_plan(0), Budget(10_000))
     assert [tier for tier, _ in tiers.asked] == ["cloud"]
     frame = unpack(tiers.frames[0])
-    assert (frame.partition, frame.shape, frame.logits.size) == (0, (3, 10, 6), 0)
+    assert (frame.partition, frame.logits.size) == (0, 0)
+    assert (decode_image(frame.segments[0], (10, 6)) == pixels).all()
     assert exits_of(answer) == ALL_CLOUD
+
+
+async def test_the_clients_own_file_goes_where_it_is_smaller(flow, tiers, make_plan):
+    """A lossy photo crosses as it is, with the answer of its pixels; a larger file does not."""
+    noise = np.random.default_rng(0).integers(0, 256, (10, 6, 3), np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, "WEBP", quality=1)
+    photo = buffer.getvalue()
+    pixels = decode_image(photo, (10, 6))
+    own = encode_image(pixels)
+    assert len(photo) < len(own)
+    answers = [
+        await flow.answer(pixels, make_plan(0), Budget(10_000), file=file)
+        for file in (photo, own + b"longer", b"")
+    ]
+    assert (answers[0].best.logits == answers[2].best.logits).all()
+    sent = [unpack(frame).segments[0] for frame in tiers.frames]
+    assert sent == [photo, own, own]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +335,45 @@ async def test_a_lost_tier_is_left_alone_for_a_while(
     assert exits_of(answer) == EDGE_2 + CLOUD_2
 
 
+async def test_a_slow_link_gets_the_layers_that_it_carries_in_time(
+    flow, tiers, pixels, make_plan, monkeypatch
+):
+    """Where the whole frame would be late, leading segments go, and the answer is complete."""
+    await flow.answer(pixels, make_plan(2), Budget(10_000))
+    slow = LinkEstimate(bandwidth_bps=1_000, round_trip_s=0, spread=0)
+    monkeypatch.setattr(flow._link, "estimate", lambda _: slow)
+    whole = unpack(tiers.frames[0])
+    answer = await flow.answer(pixels, make_plan(2), Budget(8 * len(tiers.frames[0]) / 2))
+    sent = unpack(tiers.frames[1])
+    assert sent.segments == whole.segments[: len(sent.segments)]
+    assert 1 <= len(sent.segments) < len(whole.segments)
+    assert answer.frame_bytes == len(tiers.frames[1])
+    assert exits_of(answer) == EDGE_2 + CLOUD_2
+
+
+async def test_an_answer_tells_what_the_link_is_believed_to_carry(flow, pixels, make_plan):
+    """After a crossing; an answer of the edge alone says nothing of it."""
+    crossed = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert crossed.link_bps > 0
+    assert crossed.round_trip_ms > 0
+    stayed = await flow.answer(pixels, make_plan(4), Budget(10_000))
+    assert (stayed.link_bps, stayed.round_trip_ms) == (0, 0)
+
+
+async def test_a_cloud_that_never_answers_in_time_lowers_the_links_rate(
+    flow, tiers, pixels, make_plan
+):
+    """Frames that wait in vain tell too, so that later ones can be cut to what may still arrive."""
+    await flow.answer(pixels, make_plan(2), Budget(10_000))
+    tiers.fault["cloud"] = 60
+    believed = []
+    for _ in range(6):
+        answer = await flow.answer(pixels, make_plan(2), Budget(150))
+        assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, EDGE_2)
+        believed.append(answer.link_bps)
+    assert 0 < believed[-1] < believed[0]
+
+
 async def test_requests_do_not_mix(flow, tiers, network, images, make_plan):
     """Many at a time on one event loop each get their own image's answer."""
     tiers.fault.update(edge=0.001, cloud=0.001)
@@ -311,7 +381,7 @@ async def test_requests_do_not_mix(flow, tiers, network, images, make_plan):
         *(flow.answer(image.numpy(), make_plan(2), Budget(10_000)) for image in images)
     )
     for answer, expected in zip(answers, network(images)[-1], strict=True):
-        assert answer.best.logits == pytest.approx(expected.numpy(), abs=1e-3)
+        assert answer.best.logits == pytest.approx(expected.numpy(), abs=2e-2)
 
 
 async def test_the_links_span_is_between_router_and_cloud(

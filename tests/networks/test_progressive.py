@@ -57,3 +57,13 @@ def test_the_contract_must_be_met():
     """A network without blocks cannot be made."""
     with pytest.raises(TypeError, match="abstract"):
         ProgressiveNetwork()
+
+
+def test_finishing_runs_the_blocks_that_are_left():
+    """From every partition the answer is the last exit's, and after the last block nothing runs."""
+    network, images = Doubling(), torch.ones(2, 3, 2, 2, dtype=torch.uint8)
+    state = network.start(images)
+    for partition in range(4):
+        if partition:
+            state = network.advance(state, partition)
+        assert network.finish(state, partition).tolist() == [[8, 3]] * 2

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
+from xpi_ray.compression.image import encode_image
+from xpi_ray.compression.ladder import LAYERS, LEVELS
 from xpi_ray.exits.confidence import normalised_entropy
 from xpi_ray.link.frame import HEADER_BYTES
 from xpi_ray.networks.block import BlockSpec
@@ -15,12 +16,12 @@ RESUMED = 7
 
 
 @pytest.fixture(scope="module")
-def outcomes(network, splits):
+def outcomes(network, ladder, splits):
     """Of twelve images, seven of which cross every link, a few at a time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "CHUNK", 5)
         images, labels, _ = splits.validation
-        return measure_outcomes(network, images, labels, RESUMED)
+        return measure_outcomes(network, ladder, images, labels, RESUMED)
 
 
 def test_multiplications_are_those_of_a_hand_count():
@@ -40,9 +41,10 @@ def test_multiplications_are_those_of_a_hand_count():
     assert count_macs(network.prepare()) == [first, first + second]
 
 
-def test_a_profile_has_a_time_for_every_block(network, images):
+def test_a_profile_has_a_time_for_every_block(network, ladder, images):
     """All times are positive, and it says what they were measured on."""
-    profile = measure_profile(network, images, level=1, repeats=3, threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    profile = measure_profile(network, ladder, images, level=1, repeats=3, threads=threads)
     assert len(profile.block_ms) == network.num_blocks
     assert min(*profile.block_ms, profile.encode_ms, profile.decode_ms) > 0
     assert profile.threads == torch.get_num_threads()
@@ -74,16 +76,16 @@ def test_the_image_loses_nothing(outcomes):
     assert (outcomes.resumed_correct[:, 0] == outcomes.correct[:RESUMED]).all()
 
 
-@pytest.mark.parametrize("level", range(len(LADDER)))
+@pytest.mark.parametrize("level", range(LEVELS))
 @pytest.mark.parametrize("partition", [1, 2, 3])
-def test_later_exits_come_from_what_arrived(outcomes, network, splits, partition, level):
+def test_later_exits_come_from_what_arrived(outcomes, network, ladder, splits, partition, level):
     """They are the network's on the carry after encoding and decoding, sample by sample."""
     for sample in range(RESUMED):
         state = network.start(splits.validation.images[sample : sample + 1])
         for block in range(1, partition + 1):
             state = network.advance(state, block)
-        carry = state.carry[0].numpy()
-        arrived = LADDER[level].decode(LADDER[level].encode(carry), carry.shape)
+        segments = ladder.encode(state.carry[0].numpy(), partition, level)
+        arrived = ladder.decode(segments, partition, level)
         state = State(torch.from_numpy(arrived).unsqueeze(0), state.logits)
         for block in range(partition + 1, 5):
             state = network.advance(state, block)
@@ -98,7 +100,7 @@ def test_each_level_is_coarser_and_the_first_almost_exact(outcomes):
     """16 bits move no entropy by a thousandth, and 4 bits move them most."""
     errors = [
         np.abs(outcomes.resumed_entropy[level] - outcomes.entropy[None, :RESUMED]).mean()
-        for level in range(len(LADDER))
+        for level in range(LAYERS)
     ]
     assert errors[0] < 1e-3
     assert errors == sorted(errors)
@@ -107,14 +109,15 @@ def test_each_level_is_coarser_and_the_first_almost_exact(outcomes):
 
 def test_frames_are_weighed_with_their_header(outcomes, images):
     """A frame holds header, logits and payload; the image's size is the same at every level."""
-    assert outcomes.frame_bytes.shape == (len(LADDER), 4)
-    assert (outcomes.frame_bytes[:, 1:] > HEADER_BYTES + 4 * 5).all()
-    sizes = [len(IMAGE_CODEC.encode(image)) for image in images[:RESUMED].numpy()]
+    assert outcomes.frame_bytes.shape == (LEVELS, 4)
+    assert (outcomes.frame_bytes[:, 1:] > HEADER_BYTES + 2 * 5).all()
+    sizes = [len(encode_image(image)) + 6 for image in images[:RESUMED].numpy()]
     assert outcomes.frame_bytes[:, 0] == pytest.approx(HEADER_BYTES + np.mean(sizes))
-    assert (np.diff(outcomes.frame_bytes[:, 1:], axis=0) < 0).all()
+    assert (np.diff(outcomes.frame_bytes[:LAYERS, 1:], axis=0) < 0).all()
+    assert (np.diff(outcomes.frame_bytes[LAYERS:, 1:], axis=0) < 0).all()
 
 
-def test_no_more_samples_cross_than_there_are(network, splits):
+def test_no_more_samples_cross_than_there_are(network, ladder, splits):
     """Asked for more than there are, all of them cross; progress counts partitions 1..N-1."""
     seen = []
 
@@ -122,6 +125,6 @@ def test_no_more_samples_cross_than_there_are(network, splits):
         seen.extend(items)
         return seen
 
-    found = measure_outcomes(network, *splits.validation[:2], resumed=1_000, track=track)
-    assert found.resumed_entropy.shape == (len(LADDER), 4, 12, 4)
+    found = measure_outcomes(network, ladder, *splits.validation[:2], resumed=1_000, track=track)
+    assert found.resumed_entropy.shape == (LEVELS, 4, 12, 4)
     assert seen == [1, 2, 3]

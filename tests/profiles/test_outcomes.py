@@ -19,13 +19,18 @@ def outcomes(draw):
         return draw(npst.arrays(dtype, shape, elements=elements))
 
     deep = (levels, exits, resumed, exits)
-    return Outcomes(
+    whole = Outcomes(
         flat((samples, exits), np.float32, HALVES),
         flat((samples, exits), np.bool_, st.booleans()),
         flat(deep, np.float32, HALVES),
         flat(deep, np.bool_, st.booleans()),
         flat((levels, exits), np.float32, st.floats(0, 1e6, width=32)),
     )
+    for partition in range(exits):  # what ran before the link is as it was
+        before = slice(partition if partition else exits)
+        whole.resumed_entropy[:, partition, :, before] = whole.entropy[:resumed, before]
+        whole.resumed_correct[:, partition, :, before] = whole.correct[:resumed, before]
+    return whole
 
 
 @given(original=outcomes())
@@ -62,3 +67,29 @@ def test_accuracy_is_of_each_exit(bundle):
     assert bundle.outcomes.accuracy() == [
         sum(column) / len(column) for column in correct.T.tolist()
     ]
+
+
+def test_the_edge_is_trusted_where_the_surer_exit_is_right_more_often():
+    """Sample by sample: the edge's exit answers where it is surer; partition 0 has none."""
+    rng = np.random.default_rng(3)
+    samples, exits, levels, resumed = 40, 4, 3, 25
+    entropy = rng.random((samples, exits)).astype(np.float32)
+    correct = rng.random((samples, exits)) < 0.6
+    after = rng.random((levels, exits, resumed, exits)).astype(np.float32)
+    right = rng.random((levels, exits, resumed, exits)) < 0.6
+    sizes = np.ones((levels, exits), np.float32)
+    found = Outcomes(entropy, correct, after, right, sizes).edge_trusted()
+    assert found.shape == (levels, exits)
+    assert not found[:, 0].any()
+    for level in range(levels):
+        for partition in range(1, exits):
+            chosen = [
+                correct[i, partition - 1]
+                if entropy[i, partition - 1] < after[level, partition, i, -1]
+                else right[level, partition, i, -1]
+                for i in range(resumed)
+            ]
+            more = sum(chosen) > right[level, partition, :, -1].sum()
+            assert found[level, partition] == more
+    assert found.any()
+    assert not found[:, 1:].all()

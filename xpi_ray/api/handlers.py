@@ -16,7 +16,6 @@ import numpy as np
 
 from xpi_ray.api.deadline import Deadline, read_deadline
 from xpi_ray.api.forms import MAX_FORM_BYTES, is_form, read_form, read_query
-from xpi_ray.api.images import MAX_IMAGE_BYTES, decode_image
 from xpi_ray.api.schema import (
     MAX_BATCH,
     ClassifyAnswer,
@@ -35,6 +34,7 @@ from xpi_ray.api.tensors import (
     split,
     write_outputs,
 )
+from xpi_ray.compression.image import MAX_IMAGE_BYTES, decode_image
 from xpi_ray.errors import NotFoundError, RequestError, TooLargeError, UnsupportedMediaError
 from xpi_ray.inference.answer import STAGES, Answer, ExitAnswer, Logits, Status
 
@@ -68,6 +68,8 @@ class ClassifyCall(NamedTuple):
 
     image: Pixels
     """uint8 (3, H, W)."""
+    file: bytes
+    """What they were made of."""
     deadline: Deadline
     wants_exits: bool
     decode_image_ms: float
@@ -194,7 +196,8 @@ class Handlers:
         started_s = time.perf_counter()
         _, height, width = self.facts.image_shape
         image = decode_image(data, (height, width))
-        return ClassifyCall(image, deadline, wants_exits, (time.perf_counter() - started_s) * 1000)
+        decode_image_ms = (time.perf_counter() - started_s) * 1000
+        return ClassifyCall(image, data, deadline, wants_exits, decode_image_ms)
 
     def render_classify(self, call: ClassifyCall, answer: Answer) -> HttpReply:
         """Answer a classify request."""

@@ -76,7 +76,7 @@ class Answer:
     """One image's answer."""
 
     exits: list[ExitAnswer]
-    """Every exit that ran, in order; the last one answers. Never empty."""
+    """Every exit that ran, in order. Never empty."""
     status: Status
     partition: int
     """Where the plan split the network."""
@@ -88,10 +88,18 @@ class Answer:
     """The budget given."""
     budget_left_ms: float = 0.0
     stages: Stages = field(default_factory=Stages)
+    link_bps: float = 0.0
+    """What the link is believed to carry since; 0 when nothing crossed."""
+    round_trip_ms: float = 0.0
+    """Likewise, what a frame without size takes there and back."""
+    edge_is_surer: bool = False
+    """Whether the edge's last exit answers although the cloud's ran."""
 
     @property
     def best(self) -> ExitAnswer:
-        """The exit that answers."""
+        """The exit that answers: the last one, or the edge's last one where that is surer."""
+        if self.edge_is_surer:
+            return [exit_ for exit_ in self.exits if exit_.tier is Tier.EDGE][-1]
         return self.exits[-1]
 
     def record(self, request_id: str, model: str, slo_class: str) -> RequestRecord:
@@ -111,6 +119,8 @@ class Answer:
             partition=self.partition,
             level=self.level,
             frame_bytes=self.frame_bytes,
+            link_bps=self.link_bps,
+            round_trip_ms=self.round_trip_ms,
             edge_blocks=tiers.count(Tier.EDGE),
             cloud_blocks=tiers.count(Tier.CLOUD),
             budget_left_ms=self.budget_left_ms,

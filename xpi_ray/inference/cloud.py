@@ -6,15 +6,20 @@
 Jobs at the same block run as one batch; one that is done leaves it, so its compute really stops.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
-from xpi_ray.errors import FrameError
+from xpi_ray.compression.image import decode_image
+from xpi_ray.compression.ladder import Ladder
+from xpi_ray.errors import CodecError, FrameError, RequestError
+from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
 from xpi_ray.inference.budget import Budget
@@ -31,6 +36,8 @@ class CloudReply(NamedTuple):
     """Every exit that ran here, in order; empty when the budget did not allow any."""
     complete: bool
     """Whether an exit was sure or the last block ran."""
+    edge_is_surer: bool
+    """Whether the exit before the link is to answer all the same."""
     cloud_wait_ms: float
     decode_ms: float
     cloud_ms: float
@@ -47,6 +54,8 @@ class Job:
     thresholds: Sequence[float]
     budget: Budget
     decode_ms: float
+    edge_entropy: float
+    """Of the exit before the link, above 1 where that is not to be compared."""
     exits: list[ExitAnswer] = field(default_factory=list)
     complete: bool = False
     done: bool = False
@@ -55,8 +64,14 @@ class Job:
     def reply(self) -> CloudReply:
         """The answer of a job that is done."""
         wait_ms = self.budget.spent_ms - self.decode_ms - self.cloud_ms
+        surer = bool(self.exits) and self.edge_entropy < self.exits[-1].entropy
         return CloudReply(
-            tuple(self.exits), self.complete, max(wait_ms, 0.0), self.decode_ms, self.cloud_ms
+            tuple(self.exits),
+            self.complete,
+            surer,
+            max(wait_ms, 0.0),
+            self.decode_ms,
+            self.cloud_ms,
         )
 
 
@@ -65,17 +80,28 @@ class CloudSide:
 
     Args:
         network: Prepared for serving.
+        ladder: Decodes its carries.
         digest: The bundle's identity; a frame of another bundle is refused.
         pace: What each block is expected to take here, for one image.
+        edge_trusted: By level that arrives and partition, (L, N): whether the exit before the link
+            is to answer where it is surer than the last one here, see ``Outcomes.edge_trusted``.
         max_batch: Most jobs that run as one batch.
     """
 
     def __init__(
-        self, network: ProgressiveNetwork, digest: bytes, pace: Pace, max_batch: int = 8
+        self,
+        network: ProgressiveNetwork,
+        ladder: Ladder,
+        digest: bytes,
+        pace: Pace,
+        edge_trusted: NDArray[np.bool_],
+        max_batch: int = 8,
     ) -> None:
         self._network = network
+        self._ladder = ladder
         self._digest = digest
         self._pace = pace
+        self._edge_trusted = edge_trusted
         self._max_batch = max_batch
         self._jobs: list[Job] = []
 
@@ -89,13 +115,14 @@ class CloudSide:
 
         Raises:
             FrameError: The bytes are not a frame, or not one for this bundle.
-            CodecError: The payload does not decode to the carry that the frame declares.
+            CodecError: The segments do not decode to what the network needs there.
         """
         started = time.perf_counter()
         frame = unpack(data)
         state = self._decode(frame)
         decode_ms = (time.perf_counter() - started) * 1000
-        job = Job(state, frame.partition + 1, thresholds, budget, decode_ms)
+        edge_entropy = self._edge_entropy(frame)
+        job = Job(state, frame.partition + 1, thresholds, budget, decode_ms, edge_entropy)
         self._jobs.append(job)
         return job
 
@@ -141,6 +168,15 @@ class CloudSide:
         job.done = True
         self._jobs = [other for other in self._jobs if other is not job]
 
+    def _edge_entropy(self, frame: Frame) -> float:
+        """Of the exit before the link, if it is to be compared with those here; else infinite."""
+        if frame.partition == 0:
+            return math.inf
+        level = self._ladder.arrived_level(frame.segments, frame.partition, frame.level)
+        if not self._edge_trusted[level, frame.partition]:
+            return math.inf
+        return exit_entropy(frame.logits)
+
     def _decode(self, frame: Frame) -> State:
         if frame.bundle_digest != self._digest:
             raise FrameError(
@@ -152,19 +188,22 @@ class CloudSide:
                 f"partition {frame.partition} leaves no block to run; the network has "
                 f"{self._network.num_blocks}"
             )
-        expected = self._network.carry_shape(frame.partition)
         classes = self._network.num_classes if frame.partition else 0
-        if frame.shape != expected or len(frame.logits) != classes:
+        if len(frame.logits) != classes:
             raise FrameError(
-                f"after block {frame.partition} expected a carry of {expected} and {classes} "
-                f"logits, got {frame.shape} and {len(frame.logits)}"
+                f"after block {frame.partition} expected {classes} logits, got {len(frame.logits)}"
             )
-        if frame.level >= len(LADDER):
-            raise FrameError(f"level {frame.level} is not on the ladder 0..{len(LADDER) - 1}")
+        if frame.level >= self._ladder.levels:
+            raise FrameError(
+                f"level {frame.level} is not on the ladder 0..{self._ladder.levels - 1}"
+            )
         if frame.partition == 0:
-            pixels = IMAGE_CODEC.decode(frame.payload, frame.shape)
+            try:
+                pixels = decode_image(frame.segments[0], self._network.image_size)
+            except RequestError as err:
+                raise CodecError(f"at partition 0: {err}") from err
             return self._network.start(torch.from_numpy(pixels).unsqueeze(0))
-        carry = torch.from_numpy(LADDER[frame.level].decode(frame.payload, frame.shape))
+        carry = torch.from_numpy(self._ladder.decode(frame.segments, frame.partition, frame.level))
         logits = torch.from_numpy(frame.logits)
         channels_last = carry.unsqueeze(0).contiguous(memory_format=torch.channels_last)
         return State(channels_last, logits.unsqueeze(0))

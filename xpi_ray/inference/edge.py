@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xpi_ray.compression.codec import IMAGE_CODEC, LADDER
+from xpi_ray.compression.image import encode_image
+from xpi_ray.compression.ladder import Ladder
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
@@ -43,18 +44,22 @@ class EdgeSide:
 
     Args:
         network: Prepared for serving.
+        ladder: Encodes its carries.
         digest: The bundle's identity, which the frame carries.
         pace: What each block is expected to take here.
     """
 
-    def __init__(self, network: ProgressiveNetwork, digest: bytes, pace: Pace) -> None:
+    def __init__(
+        self, network: ProgressiveNetwork, ladder: Ladder, digest: bytes, pace: Pace
+    ) -> None:
         self._network = network
+        self._ladder = ladder
         self._digest = digest
         self._pace = pace
 
     def start(self, pixels: Pixels, plan: Plan, budget: Budget) -> "EdgeRun":
         """Begin a request; its blocks run when it is stepped."""
-        return EdgeRun(self._network, self._digest, self._pace, pixels, plan, budget)
+        return EdgeRun(self._network, self._ladder, self._digest, self._pace, pixels, plan, budget)
 
     def run(self, pixels: Pixels, plan: Plan, budget: Budget) -> EdgeReply:
         """Run a request as far as the plan, the exits' confidence and the budget say."""
@@ -73,6 +78,7 @@ class EdgeRun:
     def __init__(
         self,
         network: ProgressiveNetwork,
+        ladder: Ladder,
         digest: bytes,
         pace: Pace,
         pixels: Pixels,
@@ -80,6 +86,7 @@ class EdgeRun:
         budget: Budget,
     ) -> None:
         self._network = network
+        self._ladder = ladder
         self._digest = digest
         self._pace = pace
         self._plan = plan
@@ -119,17 +126,22 @@ class EdgeRun:
 
     def _encode(self) -> bytes:
         plan, carry = self._plan, self._state.carry[0].numpy()
-        payload = LADDER[plan.level].encode(carry)
+        segments = self._ladder.encode(carry, plan.partition, plan.level)
         logits = self._state.logits[0].numpy()
-        shape = (carry.shape[0], carry.shape[1], carry.shape[2])
-        return pack(Frame(self._digest, plan.partition, plan.level, shape, logits, payload))
+        return pack(Frame(self._digest, plan.partition, plan.level, logits, tuple(segments)))
 
 
-def image_frame(pixels: Pixels, digest: bytes) -> bytes:
-    """The frame of partition 0: the image itself, and no exit."""
-    channels, height, width = pixels.shape
-    payload = IMAGE_CODEC.encode(pixels)
-    return pack(Frame(digest, 0, 0, (channels, height, width), np.empty(0, np.float32), payload))
+def image_frame(pixels: Pixels, digest: bytes, file: bytes = b"") -> bytes:
+    """The frame of partition 0: the image itself, and no exit.
+
+    Args:
+        pixels: What the network reads.
+        digest: The bundle's identity.
+        file: The client's own file that these pixels were made of, sent if that is smaller.
+    """
+    own = encode_image(pixels)
+    smallest = file if 0 < len(file) < len(own) else own
+    return pack(Frame(digest, 0, 0, np.empty(0, np.float32), (smallest,)))
 
 
 def exit_answer(state: State, block: int, tier: Tier, row: int = 0) -> ExitAnswer:

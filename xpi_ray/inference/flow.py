@@ -26,6 +26,8 @@ from xpi_ray.inference.answer import Answer, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels, image_frame
+from xpi_ray.link.estimator import LinkEstimator
+from xpi_ray.link.frame import cut
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
+OPTIMISM = 0.8  # probability that the link carries less than what a frame is cut for
 RECENT_CROSSINGS = 32  # of which the quickest tells what a call takes beside its work
 
 
@@ -72,14 +75,28 @@ class Flow:
         self._digest = digest
         self._tracing = tracing
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
+        self._link = LinkEstimator()
+        self._cloud_ms: deque[float] = deque(maxlen=RECENT_CROSSINGS)
         self._crossings_ms: dict[Tier, deque[float]] = {
             tier: deque(maxlen=RECENT_CROSSINGS) for tier in Tier
         }
 
     async def answer(
-        self, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str = ""
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget: Budget,
+        traceparent: str = "",
+        file: bytes = b"",
     ) -> Answer:
         """Answer one image by its deadline.
+
+        Args:
+            pixels: The image.
+            plan: What to do.
+            budget: The time left.
+            traceparent: Of the span that the link's span belongs to.
+            file: The client's own file, if there was one; it may cross the link instead of pixels.
 
         Raises:
             DeadlineError: The deadline passed before any exit ran.
@@ -89,7 +106,7 @@ class Flow:
         stages = Stages()
         answer = Answer([], Status.BEST_EFFORT, plan.partition, plan.level, plan.version)
         answer.stages, answer.deadline_ms = stages, budget.given_ms
-        frame = await self._run_edge(answer, pixels, plan, budget, traceparent)
+        frame = await self._run_edge(answer, pixels, plan, budget, traceparent, file)
         if frame:
             await self._run_cloud(answer, frame, plan, budget, traceparent)
         if not answer.exits:
@@ -104,11 +121,17 @@ class Flow:
         return answer
 
     async def _run_edge(
-        self, answer: Answer, pixels: Pixels, plan: Plan, budget: Budget, traceparent: str
+        self,
+        answer: Answer,
+        pixels: Pixels,
+        plan: Plan,
+        budget: Budget,
+        traceparent: str,
+        file: bytes,
     ) -> bytes:
         """Run the edge's part into ``answer`` and return the frame to send, if any."""
         if plan.partition == 0 or self._rests(Tier.EDGE):
-            return self._send_whole(answer, pixels)
+            return self._send_whole(answer, pixels, file)
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
         try:
@@ -117,7 +140,7 @@ class Flow:
                 reply = await self._edge(pixels, plan, there_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)
-            return self._send_whole(answer, pixels)
+            return self._send_whole(answer, pixels, file)
         except TimeoutError:
             return b""
         stages = answer.stages
@@ -139,6 +162,7 @@ class Flow:
         there_ms = left_ms - self._crossing_ms(Tier.CLOUD)
         if there_ms <= 0 or self._rests(Tier.CLOUD):
             return
+        frame = cut(frame, self._most_bytes(started, left_ms))
         answer.frame_bytes = len(frame)
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
             span.set(frame_bytes=len(frame), partition=answer.partition, level=answer.level)
@@ -149,6 +173,11 @@ class Flow:
                 span.set(error=type(err).__name__)
                 if isinstance(err, TierLostError):
                     self._rest(Tier.CLOUD)
+                elif isinstance(err, TimeoutError):
+                    in_cloud_s = min(self._cloud_ms, default=0.0) / 1000
+                    waited_s = time.perf_counter() - started - in_cloud_s
+                    self._link.observe_late(started, len(frame), waited_s)
+                    self._tell_link(answer)
                 elif isinstance(err, FrameError | CodecError):
                     logger.error("the cloud refused a frame: %s", err)
                 return
@@ -158,9 +187,27 @@ class Flow:
         in_cloud_ms = reply.cloud_wait_ms + reply.decode_ms + reply.cloud_ms
         stages.link_ms = max((time.perf_counter() - started) * 1000 - in_cloud_ms, 0.0)
         self._crossings_ms[Tier.CLOUD].append(stages.link_ms)
+        self._cloud_ms.append(in_cloud_ms)
+        self._link.observe(started, len(frame), stages.link_ms / 1000)
+        self._tell_link(answer)
+        answer.edge_is_surer = reply.edge_is_surer and bool(answer.exits)
         answer.exits.extend(reply.exits)
         if reply.complete:
             answer.status = Status.COMPLETE
+
+    def _tell_link(self, answer: Answer) -> None:
+        """Write what is believed of the link into an answer."""
+        believed = self._link.estimate(time.perf_counter())
+        answer.link_bps, answer.round_trip_ms = believed.bandwidth_bps, believed.round_trip_s * 1000
+
+    def _most_bytes(self, now_s: float, left_ms: float) -> float:
+        """What the link likely carries in time for the cloud to answer; layers beyond are cut off.
+
+        A link of which little is known is believed to be fast.
+        """
+        believed = self._link.estimate(now_s)
+        sending_s = left_ms / 1000 - min(self._cloud_ms, default=0.0) / 1000 - believed.round_trip_s
+        return believed.quantile_bps(OPTIMISM) * max(sending_s, 0.0) / 8
 
     def _crossing_ms(self, tier: Tier) -> float:
         """What a call takes there and back: a tier must be done that much before the deadline."""
@@ -173,7 +220,7 @@ class Flow:
     def _rests(self, tier: Tier) -> bool:
         return time.perf_counter() < self._rests_until_s[tier]
 
-    def _send_whole(self, answer: Answer, pixels: Pixels) -> bytes:
+    def _send_whole(self, answer: Answer, pixels: Pixels, file: bytes) -> bytes:
         """The frame by which the cloud may do it all."""
         answer.partition = 0
-        return image_frame(pixels, self._digest)
+        return image_frame(pixels, self._digest, file)

@@ -60,6 +60,17 @@ class ProgressiveNetwork(nn.Module, ABC):
         """
         return State(images, images.new_empty((images.shape[0], 0), dtype=torch.float32))
 
+    def finish(self, state: State, partition: int) -> Tensor:
+        """Run all blocks behind block ``partition`` and return the last exit's logits, (n, K).
+
+        Args:
+            state: What block ``partition`` returned.
+            partition: 0..N.
+        """
+        for block in range(partition + 1, self.num_blocks + 1):
+            state = self.advance(state, block)
+        return state.logits
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Run the whole network in one call and return the logits of exits 1..N, each (n, K)."""
         state, exits = self.start(images), []

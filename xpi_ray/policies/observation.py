@@ -63,11 +63,10 @@ class Watch:
             profiled_ms = sum(sum(self._cloud_blocks_ms(r)) for r in crossed)
             seen["cloud_slowdown"] = sum(r.cloud_ms for r in crossed) / profiled_ms
             seen["cloud_wait_ms"] = statistics.median(r.cloud_wait_ms for r in crossed)
-            seen["round_trip_ms"] = min(r.link_ms for r in crossed)
-            sending_ms = sum(r.link_ms - seen["round_trip_ms"] for r in crossed)
-            if sending_ms > 0:
-                bits = 8 * sum(r.frame_bytes for r in crossed)
-                seen["link_bps"] = bits / sending_ms * 1000
+        for record in records[::-1]:
+            if record.link_bps:
+                seen["round_trip_ms"], seen["link_bps"] = record.round_trip_ms, record.link_bps
+                break
         drifted = {
             name: value + DRIFT * (getattr(self._prior, name) - value)
             for name, value in self._latest.model_dump().items()

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from xpi_ray.compression.codec import IMAGE_CODEC, LADDER, Codec
+from xpi_ray.compression.image import encode_image
+from xpi_ray.compression.ladder import Ladder
 from xpi_ray.exits.confidence import normalised_entropy
-from xpi_ray.link.frame import HEADER_BYTES, Frame, pack
+from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
@@ -46,12 +47,18 @@ def count_macs(network: ProgressiveNetwork) -> list[int]:
 
 
 def measure_profile(
-    network: ProgressiveNetwork, images: Tensor, level: int, repeats: int = 50, threads: int = 1
+    network: ProgressiveNetwork,
+    ladder: Ladder,
+    images: Tensor,
+    level: int,
+    repeats: int = 50,
+    threads: int = 1,
 ) -> Profile:
     """Time every block and the codec of ``level`` for single images on this machine.
 
     Args:
         network: Prepared for serving.
+        ladder: Codes its carries.
         images: Real ones, uint8 (n, 3, H, W); used in turn.
         level: Rung of the ladder to time.
         repeats: Runs of which the median counts.
@@ -60,13 +67,13 @@ def measure_profile(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _measure_profile(network, images, level, repeats)
+        return _measure_profile(network, ladder, images, level, repeats)
     finally:
         torch.set_num_threads(before)
 
 
 def _measure_profile(
-    network: ProgressiveNetwork, images: Tensor, level: int, repeats: int
+    network: ProgressiveNetwork, ladder: Ladder, images: Tensor, level: int, repeats: int
 ) -> Profile:
     times: list[list[float]] = [[] for _ in range(network.num_blocks)]
     codec_ms: list[tuple[float, float]] = []
@@ -79,7 +86,7 @@ def _measure_profile(
                 if run >= WARM_UPS:
                     times[block - 1].append((time.perf_counter() - started) * 1000)
                 if run >= WARM_UPS and block < network.num_blocks:
-                    codec_ms.append(_time_codec(LADDER[level], state))
+                    codec_ms.append(_time_codec(ladder, block, level, state))
     codec_ms = codec_ms or [(0.0, 0.0)]  # a single block has no carry to code
     return Profile(
         machine=f"{platform.machine()} {platform.system()}, torch {torch.__version__}",
@@ -92,6 +99,7 @@ def _measure_profile(
 
 def measure_outcomes(
     network: ProgressiveNetwork,
+    ladder: Ladder,
     images: Tensor,
     labels: Tensor,
     resumed: int,
@@ -101,6 +109,7 @@ def measure_outcomes(
 
     Args:
         network: Prepared for serving.
+        ladder: Codes its carries.
         images: uint8 (n, 3, H, W).
         labels: int64 (n,).
         resumed: m, the samples that are encoded at every level after every block; at most all.
@@ -115,17 +124,21 @@ def measure_outcomes(
     states = [
         _merge([chunk[block] for chunk in chunks], resumed) for block in range(len(chunks[0]))
     ]
-    n_blocks, levels = network.num_blocks, len(LADDER)
+    n_blocks, levels = network.num_blocks, ladder.levels
     shape = (levels, n_blocks, resumed, n_blocks)
     resumed_entropy = np.broadcast_to(entropy[:resumed], shape).copy()
     resumed_correct = np.broadcast_to(correct[:resumed], shape).copy()
     frame_bytes = np.zeros((levels, n_blocks), np.float32)
-    frame_bytes[:, 0] = HEADER_BYTES + np.mean(
-        [len(IMAGE_CODEC.encode(image)) for image in images[:resumed].numpy()]
+    nothing = np.empty(0, np.float32)
+    frame_bytes[:, 0] = np.mean(
+        [
+            len(pack(Frame(bytes(8), 0, 0, nothing, (encode_image(image),))))
+            for image in images[:resumed].numpy()
+        ]
     )
     for partition in track(range(1, n_blocks), "outcomes"):
-        for level, codec in enumerate(LADDER):
-            state, size = _cross_link(states[partition], codec, partition, level)
+        arrivals = _cross_link(states[partition], ladder, partition)
+        for level, (state, size) in enumerate(arrivals):
             later = [_states(network, State(*part), partition + 1) for part in _split(state)]
             sub_entropy, sub_correct = _judge([[state, *chunk] for chunk in later], labels)
             resumed_entropy[level, partition, :, partition:] = sub_entropy
@@ -170,22 +183,33 @@ def _split(state: State) -> list[tuple[Tensor, Tensor]]:
     return list(zip(state.carry.split(CHUNK), state.logits.split(CHUNK), strict=True))
 
 
-def _cross_link(state: State, codec: Codec, partition: int, level: int) -> tuple[State, float]:
-    """What arrives when each sample is encoded, framed and decoded, and a frame's mean size."""
-    carries, sizes = [], []
+def _cross_link(state: State, ladder: Ladder, partition: int) -> list[tuple[State, float]]:
+    """What arrives when each sample is encoded, framed and decoded, and a frame's mean size.
+
+    By level.
+    """
+    carries: list[list[Tensor]] = [[] for _ in range(ladder.levels)]
+    sizes: list[list[int]] = [[] for _ in range(ladder.levels)]
     for carry, logits in zip(state.carry.numpy(), state.logits.numpy(), strict=True):
-        payload = codec.encode(carry)
-        frame = Frame(bytes(8), partition, level, carry.shape, logits, payload)
-        sizes.append(len(pack(frame)))
-        carries.append(torch.from_numpy(codec.decode(payload, carry.shape)))
-    arrived = torch.stack(carries).contiguous(memory_format=torch.channels_last)
-    return State(arrived, state.logits), float(np.mean(sizes))
+        for level, (segments, arrived) in enumerate(ladder.at_all_levels(carry, partition)):
+            sizes[level].append(
+                len(pack(Frame(bytes(8), partition, level, logits, tuple(segments))))
+            )
+            carries[level].append(torch.from_numpy(arrived))
+    logits = state.logits.half().float()  # as a frame rounds them
+    return [
+        (
+            State(torch.stack(each).contiguous(memory_format=torch.channels_last), logits),
+            statistics.mean(size),
+        )
+        for each, size in zip(carries, sizes, strict=True)
+    ]
 
 
-def _time_codec(codec: Codec, state: State) -> tuple[float, float]:
+def _time_codec(ladder: Ladder, partition: int, level: int, state: State) -> tuple[float, float]:
     carry = state.carry[0].numpy()
     started = time.perf_counter()
-    payload = codec.encode(carry)
+    segments = ladder.encode(carry, partition, level)
     encoded = time.perf_counter()
-    codec.decode(payload, carry.shape)
+    ladder.decode(segments, partition, level)
     return (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000

@@ -5,7 +5,7 @@
 Letters: n samples, N exits, L levels, m samples of the part that is resumed.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,34 @@ class Outcomes(NamedTuple):
         """Accuracy of each exit over all samples, 0..1."""
         return [float(value) for value in self.correct.mean(0)]
 
+    def edge_trusted(self) -> Flags:
+        """Where the surer of two exits is right more often than the last one alone, (L, N).
+
+        The two are the last one before the link and the last one of all: what was lost on the link
+        may make the latter surer than right.
+        """
+        count, exits = self.resumed_correct.shape[2:]
+        trusted = np.zeros((len(self.resumed_entropy), exits), np.bool_)
+        for partition in range(1, exits):
+            last = self.resumed_correct[:, partition, :, -1]
+            surer = self.entropy[:count, partition - 1] < self.resumed_entropy[:, partition, :, -1]
+            chosen = np.where(surer, self.correct[:count, partition - 1], last)
+            trusted[:, partition] = chosen.sum(1) > last.sum(1)
+        return trusted
+
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The arrays by name, as small as their precision allows."""
+        """The arrays by name, as small as their precision allows.
+
+        Of the resumed ones only what came after a link is kept, as the rest is in the others.
+        """
+        after = _after_link(self.entropy.shape[1])
+        entropy = np.moveaxis(self.resumed_entropy, 1, 2)[..., after]
+        correct = np.moveaxis(self.resumed_correct, 1, 2)[..., after]
         return {
             "entropy": self.entropy.astype(np.float16),
             "correct": self.correct.astype(np.uint8),
-            "resumed_entropy": self.resumed_entropy.astype(np.float16),
-            "resumed_correct": self.resumed_correct.astype(np.uint8),
+            "resumed_entropy": entropy.astype(np.float16, order="C"),
+            "resumed_correct": np.packbits(correct, axis=-1),
             "frame_bytes": self.frame_bytes,
         }
 
@@ -53,11 +74,34 @@ class Outcomes(NamedTuple):
 
         Raises:
             KeyError: An array is missing.
+            ValueError: One is of another form.
         """
+        entropy, correct = (arrays[name] for name in ("entropy", "correct"))
+        after = _after_link(entropy.shape[1])
+        packed = arrays["resumed_correct"].astype(np.uint8)
+        crossed = np.unpackbits(packed, axis=-1, count=int(after.sum())).astype(np.bool_)
+        whole = (entropy.astype(np.float32), correct.astype(np.bool_))
         return cls(
-            arrays["entropy"].astype(np.float32),
-            arrays["correct"].astype(np.bool_),
-            arrays["resumed_entropy"].astype(np.float32),
-            arrays["resumed_correct"].astype(np.bool_),
+            *whole,
+            _resumed(whole[0], arrays["resumed_entropy"].astype(np.float32), after),
+            _resumed(whole[1], crossed, after),
             arrays["frame_bytes"].astype(np.float32),
         )
+
+
+def _after_link(exits: int) -> Flags:
+    """(N, N): for each partition, 0..N-1, the exits that a carry from there came to."""
+    after = np.triu(np.ones((exits, exits), np.bool_))
+    after[0] = False  # the image itself crosses, and loses nothing
+    return after
+
+
+def _resumed(whole: NDArray[Any], crossed: NDArray[Any], after: Flags) -> NDArray[Any]:
+    """(L, N, m, N) of what all exits said, (n, N), and those after the link, (L, m, ·)."""
+    levels, samples, _ = crossed.shape
+    if samples > len(whole):
+        raise ValueError(f"expected at most {len(whole)} resumed samples, got {samples}")
+    shape = (levels, samples, *after.shape)
+    resumed = np.broadcast_to(whole[:samples, None], shape).copy()
+    resumed[..., after] = crossed
+    return np.moveaxis(resumed, 2, 1)

@@ -51,6 +51,10 @@ class RequestRecord:
     """Frame to carry."""
     cloud_ms: float = 0.0
     """Blocks in the cloud."""
+    link_bps: float = 0.0
+    """What the router believes the link to carry, after this crossing; 0 when nothing was sent."""
+    round_trip_ms: float = 0.0
+    """Likewise, what a frame without size takes there and back."""
     total_ms: float
     """From arrival at the router to the answer."""
     budget_left_ms: float
