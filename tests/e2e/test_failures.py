@@ -1,5 +1,6 @@
 """Parts of the cluster die under load, and requests are answered all the same."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -69,8 +70,9 @@ def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
     """A deadline that allows some blocks gets their exit as a best effort, not an error."""
     plans.push(12, threshold=0.0)
     wait_for(client, 10, exit=12)
-    # Machines differ and change: deadlines go up by 2 %, from what nobody meets to ten seconds.
-    for step in range(466):
+    # Machines differ and change: deadlines go up by 2 %, from what nobody meets to ten seconds, and
+    # again where others on the machine took every moment between the first exit and the last.
+    for step in itertools.chain.from_iterable(itertools.repeat(range(466), 3)):
         deadline_ms = 1.02**step
         reply = client.post(f"/v1/classify?deadline_ms={deadline_ms:.3f}", content=PHOTO)
         assert reply.status_code in (200, 504), reply.text
