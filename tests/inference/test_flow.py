@@ -307,7 +307,7 @@ async def test_what_a_crossing_takes_is_kept_back(flow, tiers, pixels, make_plan
 
 
 async def test_a_jittery_edge_is_not_asked_at_the_last_moment(flow, tiers, pixels, make_plan):
-    """Where one call in eight takes 60 ms longer, that is kept back: a late reply loses all exits."""
+    """Where one call in eight takes 60 ms longer, that is kept back: a late reply loses all."""
     plan = make_plan(partition=4)
     for call in range(16):
         tiers.fault["edge"] = 0.06 if call % 8 == 0 else None
