@@ -1,14 +1,20 @@
 """The small network's edge and cloud, and time that passes only when a block runs."""
 
+import asyncio
+
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from xpi_ray.compression.ladder import LEVELS
+from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudSide
 from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.flow import Flow
 from xpi_ray.inference.pace import Pace
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.policies.plan import Plan
+from xpi_ray.telemetry.tracing import Tracing
 
 DIGEST = b"8 bytes."
 NEVER_TRUSTED = np.zeros((LEVELS, 4), np.bool_)
@@ -83,3 +89,79 @@ def make_plan():
 def pixels(images):
     """One image, uint8 (3, 10, 6)."""
     return images[0].numpy()
+
+
+class Tiers:
+    """A real edge and a real cloud in this process, which can be told to fail or to dawdle."""
+
+    def __init__(self, network, ladder):
+        self.edge_side = EdgeSide(network, ladder, DIGEST, Pace([0.01] * 4))
+        self.trusted = np.zeros((ladder.levels, 4), np.bool_)
+        self.cloud_side = CloudSide(network, ladder, DIGEST, Pace([0.01] * 4), self.trusted)
+        self.fault = {"edge": None, "cloud": None}
+        """An error to raise, or seconds to wait first."""
+        self.budgets_ms = {"edge": [], "cloud": []}
+        """What each call was given."""
+        self.asked = []
+        """(tier, traceparent) of each call."""
+        self.frames = []
+        self.given_up = []
+        """Tiers whose call was taken back."""
+
+    async def edge(self, pixels, plan, budget_ms, traceparent):
+        """Run blocks 1..p."""
+        self.budgets_ms["edge"].append(budget_ms)
+        await self.meet("edge", traceparent)
+        budget = Budget(budget_ms)
+        return self.edge_side.run(pixels, plan, budget)
+
+    async def cloud(self, frame, thresholds, budget_ms, traceparent):
+        """Run blocks p+1..N."""
+        self.frames.append(frame)
+        self.budgets_ms["cloud"].append(budget_ms)
+        await self.meet("cloud", traceparent)
+        budget = Budget(budget_ms)
+        job = self.cloud_side.admit(frame, thresholds, budget)
+        while self.cloud_side.waiting:
+            batch = self.cloud_side.pick()
+            self.cloud_side.advance(batch)
+            self.cloud_side.settle(batch)
+        return job.reply()
+
+    async def meet(self, tier, traceparent):
+        """Let the fault happen."""
+        self.asked.append((tier, traceparent))
+        fault = self.fault[tier]
+        if isinstance(fault, Exception):
+            raise fault
+        try:
+            await asyncio.sleep(fault or 0)
+        except asyncio.CancelledError:
+            self.given_up.append(tier)
+            raise
+
+
+@pytest.fixture
+def exporter():
+    """Keep spans in memory."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tiers(network, ladder):
+    """Edge and cloud, both well."""
+    return Tiers(network, ladder)
+
+
+@pytest.fixture
+def tracing(exporter):
+    """Trace into memory."""
+    tracing = Tracing("router", exporter)
+    yield tracing
+    tracing.close()
+
+
+@pytest.fixture
+def flow(tiers, tracing):
+    """The router's side of a request."""
+    return Flow(tiers.edge, tiers.cloud, DIGEST, tracing)
