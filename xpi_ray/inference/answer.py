@@ -90,8 +90,10 @@ class Answer:
     stages: Stages = field(default_factory=Stages)
     link_bps: float = 0.0
     """What the link is believed to carry since; 0 when nothing crossed."""
+    link_spread: float = 0.0
+    """Standard deviation of its natural logarithm."""
     round_trip_ms: float = 0.0
-    """Likewise, what a frame without size takes there and back."""
+    """What a frame without size takes there and back."""
     edge_is_surer: bool = False
     """Whether the edge's last exit answers although the cloud's ran."""
 
@@ -120,6 +122,7 @@ class Answer:
             level=self.level,
             frame_bytes=self.frame_bytes,
             link_bps=self.link_bps,
+            link_spread=self.link_spread,
             round_trip_ms=self.round_trip_ms,
             edge_blocks=tiers.count(Tier.EDGE),
             cloud_blocks=tiers.count(Tier.CLOUD),

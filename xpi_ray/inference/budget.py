@@ -39,4 +39,9 @@ class Budget:
 
     def allows(self, cost_ms: float) -> bool:
         """Whether something that takes ``cost_ms`` can still be finished in time."""
-        return self.left_ms > cost_ms
+        return allows(self.left_ms, cost_ms)
+
+
+def allows(left_ms: float, cost_ms: float) -> bool:
+    """Whether something that takes ``cost_ms`` can be finished in ``left_ms``."""
+    return left_ms > cost_ms

@@ -128,8 +128,9 @@ class CloudSide:
 
     def pick(self) -> list[Job]:
         """The jobs to run next: all at the block where the most pressing one waits."""
-        first = min(self._jobs, key=lambda job: job.budget.left_ms)
-        return [job for job in self._jobs if job.block == first.block][: self._max_batch]
+        left_ms = [job.budget.left_ms for job in self._jobs]
+        chosen = pressing(left_ms, [job.block for job in self._jobs], self._max_batch)
+        return [self._jobs[job] for job in chosen]
 
     def advance(self, batch: list[Job]) -> None:
         """Run one block for jobs that wait at the same one; marks those that are done."""
@@ -207,6 +208,29 @@ class CloudSide:
         logits = torch.from_numpy(frame.logits)
         channels_last = carry.unsqueeze(0).contiguous(memory_format=torch.channels_last)
         return State(channels_last, logits.unsqueeze(0))
+
+
+def pressing(
+    left_ms: Sequence[float] | NDArray[np.float64],
+    blocks: Sequence[int] | NDArray[np.int64],
+    max_batch: int,
+) -> list[int]:
+    """The jobs that run next: those at the block where the one with the least time left waits.
+
+    Args:
+        left_ms: Of each job, in order of arrival; at least one.
+        blocks: That each waits for.
+        max_batch: Most that run together.
+
+    Returns:
+        Their indices, in order of arrival.
+    """
+    first = 0
+    for job in range(1, len(left_ms)):
+        if left_ms[job] < left_ms[first]:
+            first = job
+    chosen = [job for job in range(len(blocks)) if blocks[job] == blocks[first]]
+    return chosen[:max_batch]
 
 
 def _join(jobs: list[Job]) -> State:

@@ -9,10 +9,15 @@ process, and in tests.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from statistics import NormalDist
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xpi_ray.errors import (
     CodecError,
@@ -36,8 +41,10 @@ logger = logging.getLogger(__name__)
 ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it on time
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
 OPTIMISM = 0.8  # probability that the link carries less than what a frame is cut for
+OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
 RECENT_CROSSINGS = 32  # that tell what a call takes beside its work
-PRUDENCE = 0.9  # share of them that an edge's call is as quick as: where it is late, all is lost
+EDGE_PRUDENCE = 0.9  # share of them that the next is as quick as: an edge that is late loses all
+CLOUD_PRUDENCE = 0.0  # the quickest counts: a late cloud costs only its own exits
 
 
 class EdgeCall(Protocol):
@@ -199,7 +206,8 @@ class Flow:
     def _tell_link(self, answer: Answer) -> None:
         """Write what is believed of the link into an answer."""
         believed = self._link.estimate(time.perf_counter())
-        answer.link_bps, answer.round_trip_ms = believed.bandwidth_bps, believed.round_trip_s * 1000
+        answer.link_bps, answer.link_spread = believed.bandwidth_bps, believed.spread
+        answer.round_trip_ms = believed.round_trip_s * 1000
 
     def _most_bytes(self, now_s: float, left_ms: float) -> float:
         """What the link likely carries in time for the cloud to answer; layers beyond are cut off.
@@ -207,18 +215,14 @@ class Flow:
         A link of which little is known is believed to be fast.
         """
         believed = self._link.estimate(now_s)
-        sending_s = left_ms / 1000 - min(self._cloud_ms, default=0.0) / 1000 - believed.round_trip_s
-        return believed.quantile_bps(OPTIMISM) * max(sending_s, 0.0) / 8
+        in_cloud_s = min(self._cloud_ms, default=0.0) / 1000
+        sending_s = left_ms / 1000 - in_cloud_s - believed.round_trip_s
+        return sendable_bytes(believed.bandwidth_bps, believed.spread, sending_s)
 
     def _crossing_ms(self, tier: Tier) -> float:
-        """What a call takes there and back: a tier must be done that much before the deadline.
-
-        A late cloud costs only its own exits, so it is believed to be at its quickest.
-        """
-        crossings_ms = sorted(self._crossings_ms[tier])
-        if not crossings_ms:
-            return 0.0
-        return crossings_ms[int(PRUDENCE * len(crossings_ms)) if tier is Tier.EDGE else 0]
+        """What a call takes there and back: a tier must be done that much before the deadline."""
+        prudence = EDGE_PRUDENCE if tier is Tier.EDGE else CLOUD_PRUDENCE
+        return kept_back_ms(sorted(self._crossings_ms[tier]), prudence)
 
     def _rest(self, tier: Tier) -> None:
         """Leave a tier alone for a while: a call to one that is gone waits for its deadline."""
@@ -231,3 +235,15 @@ class Flow:
         """The frame by which the cloud may do it all."""
         answer.partition = 0
         return image_frame(pixels, self._digest, file)
+
+
+def kept_back_ms(crossings_ms: Sequence[float] | NDArray[np.float64], prudence: float) -> float:
+    """Time to keep back for a crossing, of recent ones in rising order; 0 before any."""
+    count = len(crossings_ms)
+    return float(crossings_ms[int(prudence * count)]) if count else 0.0
+
+
+def sendable_bytes(bandwidth_bps: float, spread: float, sending_s: float) -> float:
+    """What a link, of which that is believed, likely carries in ``sending_s``."""
+    likely_bps = bandwidth_bps * math.exp(spread * OPTIMISM_DEVIATIONS)
+    return likely_bps * max(sending_s, 0.0) / 8

@@ -24,4 +24,9 @@ class Pace:
 
     def observe(self, block: int, taken_ms: float) -> None:
         """Learn from one run of block ``block``."""
-        self._block_ms[block - 1] += MEMORY * (taken_ms - self._block_ms[block - 1])
+        self._block_ms[block - 1] = renewed(self._block_ms[block - 1], taken_ms)
+
+
+def renewed(expected_ms: float, taken_ms: float) -> float:
+    """What is expected of a block after one more run of it."""
+    return expected_ms + MEMORY * (taken_ms - expected_ms)

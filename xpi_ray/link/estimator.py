@@ -20,11 +20,17 @@ hardly does; frames of unlike sizes tell the two apart. Three things make it rob
   a jitter's allowance since D is what a frame usually waits.
 
 While no answer comes the estimate stays and its spread grows.
+
+The filter is functions on a row of ``SIZE`` numbers, so that the simulator compiles the same ones.
 """
 
 import math
+from collections.abc import MutableSequence
 from statistics import NormalDist
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 HORIZON_S = 1.0
 """The bandwidth is predicted as the mean over this time."""
@@ -43,6 +49,14 @@ LEAST_BPS, MOST_BPS = 1e4, 1e9
 JITTER = 0.1  # of the delay, relative, at first; then learned, within these bounds:
 LEAST_JITTER, MOST_JITTER = 0.003, 0.15
 JITTER_MEMORY = 0.03  # weight of the newest deviation
+# Where a row keeps what.
+LOG_RATE, LOG_DELAY, RATE_VARIANCE, DELAY_VARIANCE, COVARIANCE, NOW_JITTER = 0, 1, 2, 3, 4, 5
+REPLIED_S = 6  # when the latest answer came
+WINDOW_FROM_S = 7  # when the present window began
+LEAST_S, LEAST_BEFORE_S = 8, 9  # round trips of this window and the last
+SIZE = 10
+
+Row = MutableSequence[float] | NDArray[np.float64]
 
 
 class LinkEstimate(NamedTuple):
@@ -71,15 +85,8 @@ class LinkEstimator:
     """
 
     def __init__(self, prior_bps: float = 10e6, prior_round_trip_s: float = 0.03) -> None:
-        self._log_rate = math.log(prior_bps)
-        self._log_delay = math.log(prior_round_trip_s)
-        self._rate_variance = LARGEST_VARIANCE
-        self._delay_variance = LARGEST_DELAY_VARIANCE
-        self._covariance = 0.0
-        self._jitter = JITTER
-        self._replied_s = -math.inf  # when the latest answer came
-        self._window_s = -math.inf  # when the present window began
-        self._least_s = self._least_before_s = math.inf  # round trips of this window and the last
+        self._row: Row = [0.0] * SIZE
+        begin(self._row, prior_bps, prior_round_trip_s)
 
     def observe(self, sent_s: float, size_bytes: int, taken_s: float) -> None:
         """Learn from a frame that was answered; in order of the answers.
@@ -90,22 +97,7 @@ class LinkEstimator:
             taken_s: From then until its answer, less the cloud's own time. Left out if not
                 above 0, which the difference of two clocks can be.
         """
-        self._observe(sent_s, size_bytes, taken_s, 1.0)
-
-    def _observe(self, sent_s: float, size_bytes: int, taken_s: float, factor: float) -> None:
-        """Learn from a frame that was on its way so long; alone it takes ``factor`` times that."""
-        replied_s = sent_s + taken_s
-        if not taken_s > 0 or replied_s <= self._replied_s:
-            return  # overtaken: what it waited for is not known
-        self._bound_delay(replied_s, taken_s)
-        # The answer before left the link D earlier; until then this frame had to wait.
-        alone_s = replied_s - max(sent_s, self._replied_s - math.exp(self._log_delay))
-        if self._replied_s > -math.inf:
-            self._age(replied_s - self._replied_s)
-        self._replied_s = replied_s
-        self._correct(size_bytes, factor * alone_s)
-        least_s = min(self._least_s, self._least_before_s)
-        self._log_delay = min(self._log_delay, math.log((1 + self._jitter / 2) * least_s))
+        learn(self._row, sent_s, size_bytes, taken_s, 1.0)
 
     def observe_late(self, sent_s: float, size_bytes: int, waited_s: float) -> None:
         """Learn from a frame whose answer had not come after ``waited_s``, if that is a surprise.
@@ -113,71 +105,110 @@ class LinkEstimator:
         It would have taken longer, how much is not known. Without this a link that became too slow
         for any answer to come in time would be believed quick for ever.
         """
-        sending_s = 8 * size_bytes / math.exp(self._log_rate)
-        if LATE * waited_s > math.exp(self._log_delay) + sending_s:
-            self._observe(sent_s, size_bytes, waited_s, LATE)
+        learn_late(self._row, sent_s, size_bytes, waited_s)
 
     def estimate(self, now_s: float) -> LinkEstimate:
         """What is believed of the second after ``now_s``, which may lie before the last answer."""
-        idle_s = now_s - self._replied_s if self._replied_s > -math.inf else 0.0
-        drifted = self._rate_variance + DRIFT * (max(idle_s, 0.0) + HORIZON_S / 2)
         return LinkEstimate(
-            math.exp(self._log_rate),
-            math.exp(self._log_delay),
-            math.sqrt(min(drifted, LARGEST_VARIANCE) + SECOND_VARIANCE),
+            math.exp(self._row[LOG_RATE]), math.exp(self._row[LOG_DELAY]), spread(self._row, now_s)
         )
 
-    def _age(self, seconds: float) -> None:
-        """Let the link wander unseen."""
-        self._rate_variance = min(self._rate_variance + DRIFT * seconds, LARGEST_VARIANCE)
-        delay_variance = self._delay_variance + DELAY_DRIFT * seconds
-        self._delay_variance = min(delay_variance, LARGEST_DELAY_VARIANCE)
 
-    def _correct(self, size_bytes: int, alone_s: float) -> None:
-        """The Kalman filter's update."""
-        delay_s = math.exp(self._log_delay)
-        sending_s = 8 * size_bytes / math.exp(self._log_rate)
-        sending = sending_s / (delay_s + sending_s)
-        surprise = math.log(alone_s / (delay_s + sending_s))
-        to_rate, to_delay, variance = self._covariances(sending)
-        if surprise > SECANT * math.sqrt(variance):
-            # At a high rate size hardly matters, so by the tangent nothing could ever lower it.
-            sending = (sending + 1 - delay_s / alone_s) / 2
-            to_rate, to_delay, variance = self._covariances(sending)
-        deviation = math.sqrt(variance)
-        clipped = max(-CLIP * deviation, min(surprise, CLIP * deviation))
-        step = max(-LARGEST_STEP, min(to_rate / variance * clipped, LARGEST_STEP))
-        log_rate = self._log_rate + step
-        self._log_rate = max(math.log(LEAST_BPS), min(log_rate, math.log(MOST_BPS)))
-        self._log_delay += to_delay / variance * clipped
-        self._rate_variance -= to_rate**2 / variance
-        self._covariance -= to_rate * to_delay / variance
-        self._delay_variance -= to_delay**2 / variance
-        self._learn_jitter(surprise, 1 - sending)
+def begin(row: Row, prior_bps: float, prior_round_trip_s: float) -> None:
+    """Forget all but what is assumed before anything crossed."""
+    row[LOG_RATE], row[LOG_DELAY] = math.log(prior_bps), math.log(prior_round_trip_s)
+    row[RATE_VARIANCE], row[DELAY_VARIANCE] = LARGEST_VARIANCE, LARGEST_DELAY_VARIANCE
+    row[COVARIANCE], row[NOW_JITTER] = 0.0, JITTER
+    row[REPLIED_S] = row[WINDOW_FROM_S] = -math.inf
+    row[LEAST_S] = row[LEAST_BEFORE_S] = math.inf
 
-    def _covariances(self, sending: float) -> tuple[float, float, float]:
-        """Of a frame's ln(seconds) with ln r, with ln D and with itself.
 
-        Args:
-            sending: The share of its time that depends on its size, 0..1:
-                -d ln(seconds) / d ln r, and one less d ln(seconds) / d ln D.
-        """
-        waiting = 1 - sending
-        to_rate = waiting * self._covariance - sending * self._rate_variance
-        to_delay = waiting * self._delay_variance - sending * self._covariance
-        noise = (waiting * self._jitter) ** 2 + (sending * SCATTER) ** 2
-        return to_rate, to_delay, waiting * to_delay - sending * to_rate + noise
+def learn(row: Row, sent_s: float, size_bytes: float, taken_s: float, factor: float) -> None:
+    """Learn from a frame that was on its way so long; alone it takes ``factor`` times that."""
+    replied_s = sent_s + taken_s
+    if not taken_s > 0 or replied_s <= row[REPLIED_S]:
+        return  # overtaken: what it waited for is not known
+    _bound_delay(row, replied_s, taken_s)
+    # The answer before left the link D earlier; until then this frame had to wait.
+    alone_s = replied_s - max(sent_s, row[REPLIED_S] - math.exp(row[LOG_DELAY]))
+    if row[REPLIED_S] > -math.inf:
+        _age(row, replied_s - row[REPLIED_S])
+    row[REPLIED_S] = replied_s
+    _correct(row, size_bytes, factor * alone_s)
+    least_s = min(row[LEAST_S], row[LEAST_BEFORE_S])
+    row[LOG_DELAY] = min(row[LOG_DELAY], math.log((1 + row[NOW_JITTER] / 2) * least_s))
 
-    def _learn_jitter(self, surprise: float, waiting: float) -> None:
-        """Follow the mean absolute deviation of times that are mostly delay."""
-        if waiting > 1 / 3:
-            deviation = math.sqrt(math.pi / 2) * min(abs(surprise), 3 * self._jitter)
-            jitter = self._jitter + JITTER_MEMORY * waiting * (deviation - self._jitter)
-            self._jitter = max(LEAST_JITTER, min(jitter, MOST_JITTER))
 
-    def _bound_delay(self, replied_s: float, taken_s: float) -> None:
-        """Keep the smallest round trip of this window and of the one before it."""
-        if replied_s - self._window_s > WINDOW_S:
-            self._window_s, self._least_before_s = replied_s, self._least_s
-            self._least_s = math.inf
-        self._least_s = min(self._least_s, taken_s)
+def learn_late(row: Row, sent_s: float, size_bytes: float, waited_s: float) -> None:
+    """See ``LinkEstimator.observe_late``."""
+    sending_s = 8 * size_bytes / math.exp(row[LOG_RATE])
+    if LATE * waited_s > math.exp(row[LOG_DELAY]) + sending_s:
+        learn(row, sent_s, size_bytes, waited_s, LATE)
+
+
+def spread(row: Row, now_s: float) -> float:
+    """Standard deviation of the bandwidth's natural logarithm in the second after ``now_s``."""
+    idle_s = now_s - row[REPLIED_S] if row[REPLIED_S] > -math.inf else 0.0
+    drifted = row[RATE_VARIANCE] + DRIFT * (max(idle_s, 0.0) + HORIZON_S / 2)
+    return math.sqrt(min(drifted, LARGEST_VARIANCE) + SECOND_VARIANCE)
+
+
+def _age(row: Row, seconds: float) -> None:
+    """Let the link wander unseen."""
+    row[RATE_VARIANCE] = min(row[RATE_VARIANCE] + DRIFT * seconds, LARGEST_VARIANCE)
+    delay_variance = row[DELAY_VARIANCE] + DELAY_DRIFT * seconds
+    row[DELAY_VARIANCE] = min(delay_variance, LARGEST_DELAY_VARIANCE)
+
+
+def _correct(row: Row, size_bytes: float, alone_s: float) -> None:
+    """The Kalman filter's update."""
+    delay_s = math.exp(row[LOG_DELAY])
+    sending_s = 8 * size_bytes / math.exp(row[LOG_RATE])
+    sending = sending_s / (delay_s + sending_s)
+    surprise = math.log(alone_s / (delay_s + sending_s))
+    to_rate, to_delay, variance = _covariances(row, sending)
+    if surprise > SECANT * math.sqrt(variance):
+        # At a high rate size hardly matters, so by the tangent nothing could ever lower it.
+        sending = (sending + 1 - delay_s / alone_s) / 2
+        to_rate, to_delay, variance = _covariances(row, sending)
+    deviation = math.sqrt(variance)
+    clipped = max(-CLIP * deviation, min(surprise, CLIP * deviation))
+    step = max(-LARGEST_STEP, min(to_rate / variance * clipped, LARGEST_STEP))
+    log_rate = row[LOG_RATE] + step
+    row[LOG_RATE] = max(math.log(LEAST_BPS), min(log_rate, math.log(MOST_BPS)))
+    row[LOG_DELAY] += to_delay / variance * clipped
+    row[RATE_VARIANCE] -= to_rate**2 / variance
+    row[COVARIANCE] -= to_rate * to_delay / variance
+    row[DELAY_VARIANCE] -= to_delay**2 / variance
+    _learn_jitter(row, surprise, 1 - sending)
+
+
+def _covariances(row: Row, sending: float) -> tuple[float, float, float]:
+    """Of a frame's ln(seconds) with ln r, with ln D and with itself.
+
+    Args:
+        row: The filter.
+        sending: The share of its time that depends on its size, 0..1:
+            -d ln(seconds) / d ln r, and one less d ln(seconds) / d ln D.
+    """
+    waiting = 1 - sending
+    to_rate = waiting * row[COVARIANCE] - sending * row[RATE_VARIANCE]
+    to_delay = waiting * row[DELAY_VARIANCE] - sending * row[COVARIANCE]
+    noise = (waiting * row[NOW_JITTER]) ** 2 + (sending * SCATTER) ** 2
+    return to_rate, to_delay, waiting * to_delay - sending * to_rate + noise
+
+
+def _learn_jitter(row: Row, surprise: float, waiting: float) -> None:
+    """Follow the mean absolute deviation of times that are mostly delay."""
+    if waiting > 1 / 3:
+        deviation = math.sqrt(math.pi / 2) * min(abs(surprise), 3 * row[NOW_JITTER])
+        jitter = row[NOW_JITTER] + JITTER_MEMORY * waiting * (deviation - row[NOW_JITTER])
+        row[NOW_JITTER] = max(LEAST_JITTER, min(jitter, MOST_JITTER))
+
+
+def _bound_delay(row: Row, replied_s: float, taken_s: float) -> None:
+    """Keep the smallest round trip of this window and of the one before it."""
+    if replied_s - row[WINDOW_FROM_S] > WINDOW_S:
+        row[WINDOW_FROM_S], row[LEAST_BEFORE_S] = replied_s, row[LEAST_S]
+        row[LEAST_S] = math.inf
+    row[LEAST_S] = min(row[LEAST_S], taken_s)

@@ -40,16 +40,17 @@ class Trace:
             )
         self.name = name
         self.step_s = step_s
-        self._carried = np.concatenate([[0.0], np.cumsum(bits)])
+        self.carried = np.concatenate([[0.0], np.cumsum(bits)])
+        """Bits from 0 until the end of each step, (n + 1,)."""
 
     @property
     def duration_s(self) -> float:
         """Time after which it begins anew."""
-        return self.step_s * (len(self._carried) - 1)
+        return self.step_s * (len(self.carried) - 1)
 
     def scaled(self, factor: float) -> "Trace":
         """The same link with ``factor`` times the capacity."""
-        return Trace(self.name, self.step_s, factor * np.diff(self._carried))
+        return Trace(self.name, self.step_s, factor * np.diff(self.carried))
 
     def mean_bps(self, start_s: float, end_s: float) -> float:
         """Mean capacity from ``start_s`` (at least 0) until ``end_s``, bit/s."""
@@ -58,20 +59,36 @@ class Trace:
 
     def delivered_s(self, start_s: float, size_bytes: float) -> float:
         """When the last bit is through, if the link has nothing else to do from ``start_s`` on."""
-        rounds, bits = divmod(self._carried_by(start_s) + 8 * size_bytes, self._carried[-1])
-        step = max(int(np.searchsorted(self._carried, bits)) - 1, 0)
-        before, after = self._carried[step : step + 2]
-        within = (bits - before) / (after - before) if bits else 0.0
-        end_s = rounds * self.duration_s + (step + within) * self.step_s
-        return max(start_s, float(end_s))
+        return delivered_s(self.carried, self.step_s, start_s, size_bytes)
 
     def _carried_by(self, time_s: float) -> float:
         """Bits from 0 until ``time_s``."""
-        rounds, rest_s = divmod(time_s, self.duration_s)
-        step = min(int(rest_s / self.step_s), len(self._carried) - 2)
-        before, after = self._carried[step : step + 2]
-        part = (after - before) * (rest_s / self.step_s - step)
-        return float(rounds * self._carried[-1] + before + part)
+        return carried_by(self.carried, self.step_s, time_s)
+
+
+def carried_by(carried: NDArray[np.float64], step_s: float, time_s: float) -> float:
+    """Bits from 0 until ``time_s``.
+
+    Args:
+        carried: Bits until the end of each step, from 0 on, (n + 1,).
+        step_s: Length of a step.
+        time_s: At least 0; may lie beyond the trace's end.
+    """
+    rounds, rest_s = divmod(time_s, step_s * (len(carried) - 1))
+    step = min(int(rest_s / step_s), len(carried) - 2)
+    part = (carried[step + 1] - carried[step]) * (rest_s / step_s - step)
+    return float(rounds * carried[-1] + carried[step] + part)
+
+
+def delivered_s(
+    carried: NDArray[np.float64], step_s: float, start_s: float, size_bytes: float
+) -> float:
+    """When the last bit is through; see ``Trace.delivered_s`` and ``carried_by``."""
+    rounds, bits = divmod(carried_by(carried, step_s, start_s) + 8 * size_bytes, carried[-1])
+    step = max(int(np.searchsorted(carried, bits)) - 1, 0)
+    within = (bits - carried[step]) / (carried[step + 1] - carried[step]) if bits else 0.0
+    end_s = rounds * step_s * (len(carried) - 1) + (step + within) * step_s
+    return float(max(start_s, end_s))
 
 
 def read(path: Path) -> Trace:

@@ -53,8 +53,10 @@ class RequestRecord:
     """Blocks in the cloud."""
     link_bps: float = 0.0
     """What the router believes the link to carry, after this crossing; 0 when nothing was sent."""
+    link_spread: float = 0.0
+    """How uncertain that is: standard deviation of its natural logarithm."""
     round_trip_ms: float = 0.0
-    """Likewise, what a frame without size takes there and back."""
+    """What a frame without size takes there and back."""
     total_ms: float
     """From arrival at the router to the answer."""
     budget_left_ms: float
