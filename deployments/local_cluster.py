@@ -71,6 +71,17 @@ class LocalCluster:
         """Where requests go."""
         return f"http://{LOOPBACK}:{self.port}"
 
+    @property
+    def joining(self) -> str:
+        """What a program on this machine is to be told to join: its environment, in a shell's form.
+
+        Only while the cluster runs; the token's file ends with it.
+        """
+        assert self._cluster is not None
+        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+        environment = " ".join(f"{name}={os.environ[name]}" for name in names)
+        return f"{environment} RAY_ADDRESS={self._cluster.address}"
+
     def __enter__(self) -> Self:
         apply(local_flags(self.proxy, Path(self._folder.name)))
         Config.initialize("")  # Ray read its settings when it was imported

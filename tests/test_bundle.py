@@ -315,6 +315,28 @@ def test_the_manifests_parts_must_fit(bundle, folder):
         Bundle.load(folder)
 
 
+def test_a_profile_is_found_by_the_first_name_that_there_is(bundle):
+    """A node's own profile comes before that of its kind, and the default one is for all others."""
+    default = bundle.manifest.profiles["default"]
+    profiles = {"default": default, "edge": default.slowed(2), "edge:a": default.slowed(3)}
+    manifest = bundle.manifest.model_copy(update={"profiles": profiles})
+    assert manifest.profile_of("edge:a", "edge") is profiles["edge:a"]
+    assert manifest.profile_of("edge:b", "edge") is profiles["edge"]
+    assert manifest.profile_of("cloud") is manifest.profile_of() is default
+
+
+def test_old_manifests_without_batches_are_read(bundle, folder):
+    """Profiles of bundles that were made before batches were measured count images one by one."""
+    manifest = bundle.manifest.model_dump(mode="json")
+    old = {**manifest["profiles"]["default"]}
+    for name in ("batch_ms", "batch_p95_ms", "slowdown"):
+        del old[name]
+    rewrite(folder, profiles={"default": old})
+    profile = Bundle.load(folder).manifest.profile_of("cloud")
+    assert profile.block_ms == bundle.manifest.profiles["default"].block_ms
+    assert profile.batched_ms(1, 7) == pytest.approx(7 * profile.block_ms[0])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

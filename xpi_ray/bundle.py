@@ -1,7 +1,7 @@
 """A bundle: a folder with all that serving needs, which every node reads and checks.
 
     training ─► Bundle.save ─► manifest.json, SHA256SUMS, and weights, codecs, outcomes,
-                              centres.safetensors
+                              centres, policy.safetensors
     serving  ◄─ Bundle.load ◄─ every file's hash checked; nothing is unpickled
 
 ``SHA256SUMS`` has the form of the tool of that name (``sha256sum -c SHA256SUMS``). Its own hash
@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,8 @@ from xpi_ray.config import Frozen
 from xpi_ray.errors import BundleError, CodecError, PlanError
 from xpi_ray.networks.builder import build
 from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.policies import learned
+from xpi_ray.policies.catalogue import Candidate, candidates
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
@@ -43,6 +45,7 @@ MAX_FILE_BYTES = 1 << 30
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 CODECS, OUTCOMES = "codecs.safetensors", "outcomes.safetensors"
 CENTRES = "centres.safetensors"  # only where the training learnt some
+POLICY = "policy.safetensors"  # only where one was trained for the bundle
 NEEDED = (MANIFEST, WEIGHTS, CODECS, OUTCOMES)
 SUMS = "SHA256SUMS"
 
@@ -94,7 +97,7 @@ class Manifest(Frozen):
     macs: tuple[int, ...]
     """Multiply-accumulates of blocks 1..i for one image."""
     profiles: dict[str, Profile] = Field(min_length=1)
-    """By the name of the kind of machine; ``default`` is the one that policies go by."""
+    """``default``, and where they were measured ``cloud``, ``edge:<site>``, or ``edge`` for any."""
     calibrations: tuple[Calibration, ...] = Field(min_length=1)
     """The strictest first."""
     static_plan: Plan
@@ -113,6 +116,10 @@ class Manifest(Frozen):
             raise ValueError("there must be a profile named 'default'")
         return self
 
+    def profile_of(self, *names: str) -> Profile:
+        """The first profile of these names that there is, or else the default one."""
+        return next(self.profiles[name] for name in (*names, "default") if name in self.profiles)
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -125,6 +132,8 @@ class Bundle:
     outcomes: Outcomes
     centres: Mapping[str, Tensor] = field(default_factory=dict)
     """Learned values for carries, ascending, each (m,), by the name ``block<i>_centres<m>``."""
+    policy: bytes | None = None
+    """The scheduler's, as ``policies.learned`` writes it; whoever goes by it looks into it."""
     digest: bytes = b""
     """Its identity, once it was loaded; ``DIGEST_BYTES`` long."""
 
@@ -158,7 +167,17 @@ class Bundle:
                 f"{len(manifest.macs)} block costs for a network of {network.num_classes} classes "
                 f"and {network.num_blocks} blocks"
             )
-        return cls(manifest, network, ladder, outcomes, centres, digest)
+        policy = files.get(POLICY)
+        return cls(manifest, network, ladder, outcomes, centres, policy, digest)
+
+    def candidates(self) -> list[Candidate]:
+        """Every plan of the bundle, in the order that policy files count them in."""
+        thresholds = [calibration.thresholds for calibration in self.manifest.calibrations]
+        return candidates(self.outcomes, thresholds)
+
+    def with_policy(self, policy: bytes) -> "Bundle":
+        """The bundle with another policy for the scheduler; saved, it has another digest."""
+        return replace(self, policy=policy, digest=b"")
 
     def save(self, folder: Path) -> None:
         """Write the bundle; a folder that holds another one is overwritten file by file.
@@ -175,7 +194,10 @@ class Bundle:
         }
         if self.centres:
             files[CENTRES] = save_tensors(dict(self.centres))
-        (folder / CENTRES).unlink(missing_ok=True)  # of the other one
+        if self.policy is not None:
+            files[POLICY] = self.policy
+        for name in (CENTRES, POLICY):
+            (folder / name).unlink(missing_ok=True)  # of the other one
         sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
         for name, data in {**files, SUMS: sums.encode()}.items():
             (folder / name).write_bytes(data)
@@ -201,7 +223,7 @@ def find(path: str | Path | None) -> Path:
 
 def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     """Every file's content, hashes checked, and the bundle's digest."""
-    sums = _read(folder / SUMS)
+    sums = _read(folder / SUMS, MAX_FILE_BYTES)
     expected: dict[str, str] = {}
     for line in sums.decode(errors="replace").removesuffix("\n").split("\n"):
         digest, _, name = line.partition("  ")
@@ -209,11 +231,12 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     for name in NEEDED:
         if name not in expected:
             raise BundleError(f"{folder / SUMS} does not list {name}; get the bundle anew")
-    for name in expected.keys() - {*NEEDED, CENTRES}:
+    for name in expected.keys() - {*NEEDED, CENTRES, POLICY}:
         raise BundleError(f"{folder / SUMS} lists {name!r}, no file of a bundle; get it anew")
     files = {}
     for name in expected:
-        files[name] = _read(folder / name)
+        limit = learned.MAX_FILE_BYTES if name == POLICY else MAX_FILE_BYTES
+        files[name] = _read(folder / name, limit)
         found = _sha256(files[name])
         if found != expected[name]:
             raise BundleError(
@@ -223,10 +246,10 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     return files, hashlib.sha256(sums).digest()[:DIGEST_BYTES]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit_bytes: int) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        if path.stat().st_size > limit_bytes:
+            raise BundleError(f"{path} is larger than {limit_bytes} bytes")
         return path.read_bytes()
     except OSError as err:
         raise BundleError(f"{path} cannot be read ({err}); get the bundle anew") from err

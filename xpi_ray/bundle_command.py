@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xpi_ray.bundle import CENTRES, NEEDED, SUMS, Bundle, find
+from xpi_ray.bundle import CENTRES, NEEDED, POLICY, SUMS, Bundle, find
 
 EXAMPLES = """
 Examples:
@@ -23,7 +23,7 @@ Examples:
   xpi bundle verify runs/cifar10/bundle
 """
 
-FILES = (*NEEDED, CENTRES, SUMS)  # centres only where the training learnt some
+FILES = (*NEEDED, CENTRES, POLICY, SUMS)  # centres and policy only where some were learnt
 
 Where = Annotated[
     str | None,

@@ -1,3 +1,6 @@
+import copy
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from xpi_ray.networks.progressive import State
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.profiles import measure
 from xpi_ray.profiles.measure import count_macs, measure_outcomes, measure_profile
+from xpi_ray.profiles.table import Profile
 
 RESUMED = 7
 
@@ -42,13 +46,37 @@ def test_multiplications_are_those_of_a_hand_count():
 
 
 def test_a_profile_has_a_time_for_every_block(network, ladder, images):
-    """All times are positive, and it says what they were measured on."""
+    """All times are positive, in the order that they must have, and it says of what machine."""
     threads = torch.get_num_threads()
     profile = measure_profile(network, ladder, images, level=1, repeats=3, threads=threads)
-    assert len(profile.block_ms) == network.num_blocks
+    assert len(profile.block_ms) == len(profile.batch_ms) == network.num_blocks
     assert min(*profile.block_ms, profile.encode_ms, profile.decode_ms) > 0
-    assert profile.threads == torch.get_num_threads()
+    assert profile.block_ms == tuple(row[0] for row in profile.batch_ms)
+    for median_ms, p95_ms in zip(profile.batch_ms, profile.batch_p95_ms, strict=True):
+        assert all(0 < half <= most for half, most in zip(median_ms, p95_ms, strict=True))
+    assert profile.threads == threads == torch.get_num_threads()
+    assert profile.slowdown == 1
     assert torch.__version__ in profile.machine
+    assert platform.machine() in profile.machine
+
+
+def test_batches_go_through_the_blocks_as_executors_run_them(network, ladder, images):
+    """Runs pass blocks 1..N in order, each with a whole batch and the states of the one before."""
+    seen = []
+
+    class Watched(type(network)):
+        def advance(self, state, block):
+            seen.append((block, len(state.carry)))
+            return super().advance(state, block)
+
+    watched = copy.deepcopy(network)
+    watched.__class__ = Watched
+    measure_profile(watched, ladder, images, level=1, repeats=1)
+    runs = [seen[i : i + 4] for i in range(0, len(seen) - len(seen) % 4, 4)]
+    whole = [run for run in runs if [block for block, _ in run] == [1, 2, 3, 4]]
+    sizes = {size for run in whole for _, size in run}
+    assert sizes == set(Profile.BATCH_SIZES)
+    assert all(len({size for _, size in run}) == 1 for run in whole)
 
 
 def test_exits_are_judged_one_by_one(outcomes, network, splits):

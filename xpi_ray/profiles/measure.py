@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xpi_ray.compression.image import encode_image
 from xpi_ray.compression.ladder import Ladder
-from xpi_ray.exits.confidence import normalised_entropy
+from xpi_ray.exits.confidence import exit_entropy, normalised_entropy
 from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
 
-WARM_UPS = 10
+WARM_UPS = 5
+LEAST = 5  # runs with a batch, however large
+DIGITS = 4  # of milliseconds
 CHUNK = 250  # images that go through the network at once
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -54,47 +57,90 @@ def measure_profile(
     repeats: int = 50,
     threads: int = 1,
 ) -> Profile:
-    """Time every block and the codec of ``level`` for single images on this machine.
+    """Time every block for batches of each size, and the codec of ``level``, on this machine.
 
     Args:
         network: Prepared for serving.
         ladder: Codes its carries.
         images: Real ones, uint8 (n, 3, H, W); used in turn.
         level: Rung of the ladder to time.
-        repeats: Runs of which the median counts.
+        repeats: Runs with single images; with more at once there are as many fewer, but ``LEAST``.
         threads: Threads that an image's blocks run on; a serving replica has one.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _measure_profile(network, ladder, images, level, repeats)
+        with torch.inference_mode():
+            times = [  # of each batch size (runs, N)
+                np.array(_time_runs(network, images, size, max(repeats // size, LEAST)))
+                for size in Profile.BATCH_SIZES
+            ]
+            codec_ms = _time_codec(network, ladder, images, level, repeats)
     finally:
         torch.set_num_threads(before)
-
-
-def _measure_profile(
-    network: ProgressiveNetwork, ladder: Ladder, images: Tensor, level: int, repeats: int
-) -> Profile:
-    times: list[list[float]] = [[] for _ in range(network.num_blocks)]
-    codec_ms: list[tuple[float, float]] = []
-    with torch.inference_mode():
-        for run in range(WARM_UPS + repeats):
-            state = network.start(images[run % len(images)].unsqueeze(0))
-            for block in range(1, network.num_blocks + 1):
-                started = time.perf_counter()
-                state = network.advance(state, block)
-                if run >= WARM_UPS:
-                    times[block - 1].append((time.perf_counter() - started) * 1000)
-                if run >= WARM_UPS and block < network.num_blocks:
-                    codec_ms.append(_time_codec(ladder, block, level, state))
-    codec_ms = codec_ms or [(0.0, 0.0)]  # a single block has no carry to code
+    median_ms = np.stack([np.median(runs, 0) for runs in times], 1)  # (N, batch sizes)
+    p95_ms = np.stack([np.quantile(runs, 0.95, 0) for runs in times], 1)
+    encode_ms, decode_ms = np.median(codec_ms, 0).round(DIGITS).tolist()
     return Profile(
-        machine=f"{platform.machine()} {platform.system()}, torch {torch.__version__}",
-        threads=torch.get_num_threads(),
-        block_ms=tuple(round(statistics.median(block), 4) for block in times),
-        encode_ms=round(statistics.median(encode for encode, _ in codec_ms), 4),
-        decode_ms=round(statistics.median(decode for _, decode in codec_ms), 4),
+        machine=f"{processor()}, {platform.system()}, torch {torch.__version__}",
+        threads=threads,
+        block_ms=median_ms[:, 0].round(DIGITS).tolist(),
+        batch_ms=median_ms.round(DIGITS).tolist(),
+        batch_p95_ms=p95_ms.round(DIGITS).tolist(),
+        encode_ms=encode_ms,
+        decode_ms=decode_ms,
     )
+
+
+def processor() -> str:
+    """The processor's name, or the board's where Linux tells only that; else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    told = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    name = told.get("model name") or told.get("Model") or platform.processor()
+    return f"{name} ({platform.machine()})" if name else platform.machine()
+
+
+def _time_runs(
+    network: ProgressiveNetwork, images: Tensor, size: int, repeats: int
+) -> list[list[float]]:
+    """Times of blocks 1..N for a batch, run by run: joined, run, and each exit read."""
+    runs = []
+    for run in range(WARM_UPS + repeats):
+        chosen = [images[(run * size + row) % len(images)].unsqueeze(0) for row in range(size)]
+        states = [network.start(image) for image in chosen]
+        times = []
+        for block in range(1, network.num_blocks + 1):
+            started = time.perf_counter()
+            state = states[0] if size == 1 else State(*map(torch.cat, zip(*states, strict=True)))
+            state = network.advance(state, block)
+            for logits in state.logits.numpy():
+                exit_entropy(logits)
+            times.append((time.perf_counter() - started) * 1000)
+            states = [State(*row) for row in zip(*(part.split(1) for part in state), strict=True)]
+        if run >= WARM_UPS:
+            runs.append(times)
+    return runs
+
+
+def _time_codec(
+    network: ProgressiveNetwork, ladder: Ladder, images: Tensor, level: int, repeats: int
+) -> list[tuple[float, float]]:
+    """Times to encode and to decode carries of all partitions, run by run."""
+    found = []
+    for run in range(WARM_UPS + repeats):
+        state = network.start(images[run % len(images)].unsqueeze(0))
+        for partition in range(1, network.num_blocks):
+            state = network.advance(state, partition)
+            carry = state.carry[0].numpy()
+            started = time.perf_counter()
+            segments = ladder.encode(carry, partition, level)
+            encoded = time.perf_counter()
+            ladder.decode(segments, partition, level)
+            decoded = time.perf_counter()
+            if run >= WARM_UPS:
+                found.append(((encoded - started) * 1000, (decoded - encoded) * 1000))
+    return found or [(0.0, 0.0)]  # a single block has no carry to code
 
 
 def measure_outcomes(
@@ -204,12 +250,3 @@ def _cross_link(state: State, ladder: Ladder, partition: int) -> list[tuple[Stat
         )
         for each, size in zip(carries, sizes, strict=True)
     ]
-
-
-def _time_codec(ladder: Ladder, partition: int, level: int, state: State) -> tuple[float, float]:
-    carry = state.carry[0].numpy()
-    started = time.perf_counter()
-    segments = ladder.encode(carry, partition, level)
-    encoded = time.perf_counter()
-    ladder.decode(segments, partition, level)
-    return (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000
