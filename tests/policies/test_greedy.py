@@ -6,33 +6,13 @@ from hypothesis import strategies as st
 from xpi_ray.policies.greedy import LEVEL_TOLERANCE, TAIL, LeastLatency
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SloClass
-from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.profiles.table import Profile
 
-N, LEVELS, SAMPLES = 4, 3, 60
+N, LEVELS, SAMPLES = 4, 3, 60  # as in what ``make_outcomes`` makes
 PROFILE = Profile(
     machine="a toaster", threads=1, block_ms=(1.0, 2.0, 3.0, 4.0), encode_ms=0.5, decode_ms=0.25
 )
 THRESHOLDS = ((0.2, 0.2, 0.2, 1.0), (0.5, 0.5, 0.5, 1.0), (0.8, 0.8, 0.8, 1.0))
-
-
-def make_outcomes(seed):
-    """Outcomes of a make-believe network that improves with depth; level 2 does harm."""
-    rng = np.random.default_rng(seed)
-    ease = rng.normal(size=(SAMPLES, 1)) + np.linspace(-0.5, 1.5, N)
-    ease = ease + rng.normal(size=(SAMPLES, N)) / 2
-    entropy = (1 / (1 + np.exp(2 * np.abs(ease) - 1))).astype(np.float32)
-    correct = ease + rng.normal(size=(SAMPLES, N)) / 2 > 0
-    resumed_entropy = np.broadcast_to(entropy, (LEVELS, N, SAMPLES, N)).copy()
-    resumed_correct = np.broadcast_to(correct, (LEVELS, N, SAMPLES, N)).copy()
-    for partition in range(1, N):
-        harmed = rng.random((SAMPLES, N - partition)) < 0.5
-        resumed_correct[2, partition, :, partition:] &= ~harmed
-        shift = rng.normal(0, 0.02, (SAMPLES, N - partition))
-        resumed_entropy[1:, partition, :, partition:] += shift.astype(np.float32)
-    frame_bytes = np.array([[400, 900, 600, 300]] * LEVELS, np.float32)
-    frame_bytes[:, 1:] /= np.array([[1], [2], [4]])
-    return Outcomes(entropy, correct, resumed_entropy.clip(0, 1), resumed_correct, frame_bytes)
 
 
 def simulate(outcomes, observation, partition, level, thresholds):
@@ -94,7 +74,9 @@ OBSERVATIONS = st.builds(
     deadline_ms=st.floats(1, 200),
     least_partition=st.integers(0, N),
 )
-def test_the_choice_is_that_of_trying_everything(seed, observation, deadline_ms, least_partition):
+def test_the_choice_is_that_of_trying_everything(
+    make_outcomes, seed, observation, deadline_ms, least_partition
+):
     """Among plans whose tail meets the deadline: the strictest thresholds, then the least mean."""
     outcomes = make_outcomes(seed)
     policy = LeastLatency(PROFILE, outcomes, THRESHOLDS, least_partition)
@@ -112,7 +94,7 @@ def test_the_choice_is_that_of_trying_everything(seed, observation, deadline_ms,
 
 
 @pytest.fixture(scope="module")
-def policy():
+def policy(make_outcomes):
     """The policy for the make-believe network."""
     return LeastLatency(PROFILE, make_outcomes(0), THRESHOLDS)
 
@@ -150,7 +132,7 @@ def test_accuracy_is_given_up_only_for_the_deadline(policy):
 
 
 @pytest.mark.parametrize("least", range(N + 1))
-def test_the_first_blocks_stay_at_the_edge(least):
+def test_the_first_blocks_stay_at_the_edge(make_outcomes, least):
     """However weak the edge, no plan splits before the least partition."""
     policy = LeastLatency(PROFILE, make_outcomes(1), THRESHOLDS, least)
     seen = Observation(edge_slowdown=1e3, link_bps=1e9, round_trip_ms=0)

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xpi_ray.errors import PlanError
-from xpi_ray.policies.keeper import PlanKeeper
+from xpi_ray.policies.keeper import PlanKeeper, class_index
 from xpi_ray.policies.plan import Plan, PlanBook, SloClass
 
 STATIC = Plan(version=0, partition=2, thresholds=(0.1, 0.2, 1.0), level=1)
@@ -51,6 +54,23 @@ def test_a_deadline_falls_into_its_band(keeper, deadline_ms, name, expected):
     keeper.adopt(book(1))
     found, plan = keeper.plan_for(deadline_ms)
     assert (found, plan.partition, plan.version) == (name, expected, 1)
+
+
+@given(
+    st.lists(st.floats(1, 1e4), min_size=1, max_size=6),
+    st.lists(st.floats(0.1, 1e5), max_size=20),
+)
+def test_many_deadlines_fall_into_their_bands_at_once(classes_ms, deadlines_ms):
+    """Each into the last class that is no longer; shorter ones than all into the first."""
+    classes_ms = sorted(classes_ms)
+    deadlines_ms = np.array(deadlines_ms + classes_ms)
+    found = class_index(np.array(classes_ms), deadlines_ms)
+    for deadline_ms, index in zip(deadlines_ms, found, strict=True):
+        expected = 0
+        for number, class_ms in enumerate(classes_ms):
+            if class_ms <= deadline_ms:
+                expected = number
+        assert index == expected
 
 
 def test_the_newest_book_wins(keeper):

@@ -9,13 +9,12 @@ only when no plan with the stricter ones meets the deadline.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xpi_ray.exits.rule import first_sure_exit
 from xpi_ray.policies.base import Decision
+from xpi_ray.policies.catalogue import Candidate, candidates
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.profiles.outcomes import Outcomes
@@ -23,15 +22,6 @@ from xpi_ray.profiles.table import Profile
 
 TAIL = 0.95  # share of requests that must meet the deadline
 LEVEL_TOLERANCE = 0.005  # accuracy that compression may cost
-
-
-class _Candidate(NamedTuple):
-    decision: Decision
-    strictness: int
-    """Index of the thresholds, 0 the strictest."""
-    shares: NDArray[np.float64]
-    """Of samples that leave at each exit, (N,)."""
-    frame_bytes: float
 
 
 class LeastLatency:
@@ -43,6 +33,9 @@ class LeastLatency:
         thresholds: Sets of N thresholds, the strictest first.
         least_partition: Blocks that must run at the edge; 1 keeps an exit in hand before anything
             crosses the link, so that a dead cloud costs accuracy and not the answer.
+
+    Raises:
+        PlanError: ``least_partition`` is beyond the last block.
     """
 
     def __init__(
@@ -53,11 +46,7 @@ class LeastLatency:
         least_partition: int = 1,
     ) -> None:
         self._profile = profile
-        self._candidates = [
-            candidate
-            for strictness, values in enumerate(thresholds)
-            for candidate in _candidates(outcomes, values, strictness, least_partition)
-        ]
+        self._candidates = candidates(outcomes, thresholds, least_partition, LEVEL_TOLERANCE)
 
     def decide(self, observation: Observation, slo: SloClass) -> Decision:
         """Choose; when no plan meets the deadline, the one with the shortest tail."""
@@ -77,7 +66,7 @@ class LeastLatency:
         assert shortest is not None
         return shortest[1]
 
-    def _latency_ms(self, candidate: _Candidate, observation: Observation) -> NDArray[np.float64]:
+    def _latency_ms(self, candidate: Candidate, observation: Observation) -> NDArray[np.float64]:
         """Latency of a request that leaves at each exit, (N,)."""
         block_ms = np.array(self._profile.block_ms)
         partition = candidate.decision.partition
@@ -92,37 +81,3 @@ class LeastLatency:
             + self._profile.decode_ms * observation.cloud_slowdown
         )
         return latency_ms + np.where(at_edge, 0.0, crossing_ms)
-
-
-def _candidates(
-    outcomes: Outcomes, thresholds: tuple[float, ...], strictness: int, least_partition: int
-) -> list[_Candidate]:
-    """Every partition, each at the levels whose loss of accuracy is tolerable."""
-    levels, num_blocks = outcomes.frame_bytes.shape
-    found = []
-    stay = _leave(outcomes.entropy, outcomes.correct, thresholds)
-    found.append(_Candidate(Decision(num_blocks, thresholds, 0), strictness, stay[0], 0.0))
-    resumed = range(max(least_partition, 0), num_blocks)
-    for partition in resumed:
-        exact = None
-        for level in range(1 if partition == 0 else levels):
-            shares, accuracy = _leave(
-                outcomes.resumed_entropy[level, partition],
-                outcomes.resumed_correct[level, partition],
-                thresholds,
-            )
-            exact = accuracy if exact is None else exact
-            if accuracy >= exact - LEVEL_TOLERANCE:
-                size = float(outcomes.frame_bytes[level, partition])
-                decision = Decision(partition, thresholds, level)
-                found.append(_Candidate(decision, strictness, shares, size))
-    return found
-
-
-def _leave(
-    entropy: NDArray[np.float32], correct: NDArray[np.bool_], thresholds: tuple[float, ...]
-) -> tuple[NDArray[np.float64], float]:
-    """Share of samples that leave at each exit, and the accuracy of their answers."""
-    exits = first_sure_exit(entropy, np.array(thresholds))
-    shares = np.bincount(exits - 1, minlength=entropy.shape[1]) / len(exits)
-    return shares, float(correct[np.arange(len(exits)), exits - 1].mean())

@@ -6,6 +6,10 @@ policy store ─ pull ┴─► PlanKeeper ─► plan of a request's SLO class
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from xpi_ray.errors import PlanError
 from xpi_ray.policies.plan import Plan, PlanBook, SloClass
@@ -33,6 +37,7 @@ class PlanKeeper:
         static.check(num_blocks, num_levels)
         self._static = static
         self._classes = sorted(classes, key=lambda slo: slo.deadline_ms)
+        self._deadlines_ms = np.array([slo.deadline_ms for slo in self._classes])
         self._num_blocks = num_blocks
         self._num_levels = num_levels
         self._clock = clock
@@ -66,10 +71,19 @@ class PlanKeeper:
 
     def plan_for(self, deadline_ms: float) -> tuple[str, Plan]:
         """The SLO class of a deadline and its plan; the tightest class takes shorter ones too."""
-        slo = self._classes[0]
-        for other in self._classes[1:]:
-            if other.deadline_ms <= deadline_ms:
-                slo = other
+        slo = self._classes[int(class_index(self._deadlines_ms, deadline_ms))]
         if self._book is None or self._clock() > self._expires_s:
             return slo.name, self._static
         return slo.name, self._book.plans[slo.name]
+
+
+def class_index(classes_ms: NDArray[np.float64], deadline_ms: ArrayLike) -> NDArray[Any]:
+    """The SLO class of each deadline: the last that is no longer, or the first of all.
+
+    Args:
+        classes_ms: Deadlines of the classes, rising.
+        deadline_ms: One or more, any shape.
+    """
+    last = np.searchsorted(classes_ms, deadline_ms, side="right") - 1
+    index: NDArray[Any] = np.maximum(last, 0)
+    return index

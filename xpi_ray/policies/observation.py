@@ -1,11 +1,13 @@
-"""What a policy sees: load, link and machines, told by the records of the last period.
+"""What a policy sees: load, link and machines, told by the requests of the last period.
 
-RequestRecord… ─► Watch ─► Observation ─► policy
+RequestRecord… ─► seen ─┐
+simulated requests ─────┴─► Watch ─► Observation ─► policy
 """
 
-import statistics
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from xpi_ray.config import Frozen
@@ -14,30 +16,75 @@ from xpi_ray.telemetry.records import RequestRecord
 
 DRIFT = 0.05  # share by which an unseen quantity goes back to its prior, each period
 
+SEEN = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            "deadline_ms",
+            "exit",
+            "entropy",
+            "edge_blocks",
+            "cloud_blocks",
+            "edge_wait_ms",
+            "edge_ms",
+            "encode_ms",
+            "cloud_wait_ms",
+            "decode_ms",
+            "cloud_ms",
+            "link_bps",
+            "link_spread",
+            "round_trip_ms",
+            "budget_left_ms",
+        )
+    ]
+)
+"""What is looked at of each request; the fields are those of ``RequestRecord``."""
+
+Seen = NDArray[np.void]
+"""(n,) of ``SEEN``."""
+
 
 class Observation(Frozen):
     """The state of load, link and machines over one period."""
 
-    edge_slowdown: float = Field(default=1.0, gt=0)
+    edge_slowdown: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Block times at the edge now, relative to the profile."""
-    cloud_slowdown: float = Field(default=1.0, gt=0)
+    cloud_slowdown: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Likewise in the cloud."""
-    edge_wait_ms: float = Field(default=2.0, ge=0)
+    edge_wait_ms: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     """Hop and queue before the edge begins."""
-    cloud_wait_ms: float = Field(default=0.0, ge=0)
+    cloud_wait_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Queue before the cloud begins, and waiting within its batches."""
-    round_trip_ms: float = Field(default=5.0, ge=0)
+    encode_ms: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Carry to frame."""
+    decode_ms: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Frame to carry."""
+    round_trip_ms: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     """Of a cloud call, apart from the time that the frame's size takes."""
-    link_bps: float = Field(default=100e6, gt=0)
+    link_bps: float = Field(default=100e6, gt=0, allow_inf_nan=False)
     """What the link carries from edge to cloud."""
-    arrivals_rps: float = Field(default=0.0, ge=0)
+    link_spread: float = Field(default=1.5, ge=0, allow_inf_nan=False)
+    """How uncertain that is: standard deviation of its natural logarithm."""
+    arrivals_rps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Requests answered per second."""
+    edge_utilisation: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds of work at the edge per second."""
+    cloud_utilisation: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds of work in the cloud per second, for this site."""
+    mean_deadline_ms: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    """Geometric mean of the deadlines."""
+    missed: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests without an answer in time."""
+    mean_exit: float = Field(default=0.5, ge=0, le=1)
+    """Of those that were answered: mean of their exit, divided by N."""
+    surety: float = Field(default=0.8, ge=0, le=1)
+    """Likewise, one less the exit's entropy: what is known of accuracy without labels."""
 
 
 class Watch:
-    """Turns each period's records into an observation.
+    """Turns each period's requests into an observation.
 
-    What no record tells of (a link that no request crossed) drifts back to the prior, so that a
+    What no request tells of (a link that none crossed) drifts back to the prior, so that a
     policy that once left it gives it another try.
 
     Args:
@@ -46,34 +93,54 @@ class Watch:
     """
 
     def __init__(self, profile: Profile, prior: Observation) -> None:
-        self._block_ms = profile.block_ms
-        self._prior = prior
-        self._latest = prior
+        self._blocks_ms = np.concatenate([[0.0], np.cumsum(profile.block_ms)])
+        self._prior = prior.model_dump()
+        self._latest = prior.model_dump()
 
-    def observe(self, records: Sequence[RequestRecord], period_s: float) -> Observation:
-        """Take in the records of the last ``period_s`` seconds."""
-        crossed = [record for record in records if record.cloud_blocks]
-        edge = [record for record in records if record.edge_blocks]
-        seen: dict[str, float] = {"arrivals_rps": len(records) / period_s}
-        if edge:
-            profiled_ms = sum(sum(self._block_ms[: r.edge_blocks]) for r in edge)
-            seen["edge_slowdown"] = sum(r.edge_ms for r in edge) / profiled_ms
-            seen["edge_wait_ms"] = statistics.median(r.edge_wait_ms for r in edge)
-        if crossed:
-            profiled_ms = sum(sum(self._cloud_blocks_ms(r)) for r in crossed)
-            seen["cloud_slowdown"] = sum(r.cloud_ms for r in crossed) / profiled_ms
-            seen["cloud_wait_ms"] = statistics.median(r.cloud_wait_ms for r in crossed)
-        for record in records[::-1]:
-            if record.link_bps:
-                seen["round_trip_ms"], seen["link_bps"] = record.round_trip_ms, record.link_bps
-                break
-        drifted = {
-            name: value + DRIFT * (getattr(self._prior, name) - value)
-            for name, value in self._latest.model_dump().items()
-        }
-        self._latest = Observation(**{**drifted, **seen})
-        return self._latest
+    def observe(self, seen: Seen, period_s: float) -> Observation:
+        """Take in the requests that ended in the last ``period_s`` seconds, in their order."""
+        latest = self._latest
+        for name, value in self._prior.items():
+            latest[name] += DRIFT * (value - latest[name])
+        latest["arrivals_rps"] = len(seen) / period_s
+        if len(seen):
+            self._load(seen, period_s)
+        edge = seen[seen["edge_blocks"] > 0]
+        if len(edge):
+            profiled_ms = self._blocks_ms[edge["edge_blocks"].astype(np.intp)].sum()
+            latest["edge_slowdown"] = edge["edge_ms"].sum() / profiled_ms
+            latest["edge_wait_ms"] = np.median(edge["edge_wait_ms"])
+        crossed = seen[seen["cloud_blocks"] > 0]
+        if len(crossed):
+            first = crossed["edge_blocks"].astype(np.intp)
+            last = first + crossed["cloud_blocks"].astype(np.intp)
+            profiled_ms = (self._blocks_ms[last] - self._blocks_ms[first]).sum()
+            latest["cloud_slowdown"] = crossed["cloud_ms"].sum() / profiled_ms
+            latest["cloud_wait_ms"] = np.median(crossed["cloud_wait_ms"])
+            latest["encode_ms"] = np.median(crossed["encode_ms"])
+            latest["decode_ms"] = np.median(crossed["decode_ms"])
+        told = seen[seen["link_bps"] > 0]
+        if len(told):
+            for name in ("link_bps", "link_spread", "round_trip_ms"):
+                latest[name] = told[name][-1]
+        return Observation(**latest)
 
-    def _cloud_blocks_ms(self, record: RequestRecord) -> tuple[float, ...]:
-        first = record.edge_blocks
-        return self._block_ms[first : first + record.cloud_blocks]
+    def _load(self, seen: Seen, period_s: float) -> None:
+        """What every request tells of."""
+        latest, per_s = self._latest, 1 / (1000 * period_s)
+        latest["edge_utilisation"] = (seen["edge_ms"] + seen["encode_ms"]).sum() * per_s
+        latest["cloud_utilisation"] = (seen["cloud_ms"] + seen["decode_ms"]).sum() * per_s
+        latest["mean_deadline_ms"] = np.exp(np.log(seen["deadline_ms"]).mean())
+        in_time = (seen["exit"] > 0) & (seen["budget_left_ms"] >= 0)
+        latest["missed"] = 1 - in_time.mean()
+        answered = seen[seen["exit"] > 0]
+        if len(answered):
+            latest["mean_exit"] = answered["exit"].mean() / (len(self._blocks_ms) - 1)
+            latest["surety"] = np.clip(1 - answered["entropy"].mean(), 0.0, 1.0)
+
+
+def seen(records: Sequence[RequestRecord]) -> Seen:
+    """What a watch looks at, of records."""
+    names = SEEN.names or ()
+    rows = [tuple(float(getattr(record, name)) for name in names) for record in records]
+    return np.array(rows, SEEN)

@@ -19,6 +19,17 @@ class SloClass(Frozen):
     """The shortest deadline of the band: a plan that meets it meets them all."""
 
 
+SLO_CLASSES = (
+    SloClass(name="tight", deadline_ms=20),
+    SloClass(name="quick", deadline_ms=50),
+    SloClass(name="standard", deadline_ms=100),
+    SloClass(name="easy", deadline_ms=180),
+    SloClass(name="loose", deadline_ms=300),
+    SloClass(name="relaxed", deadline_ms=1_000),
+)
+"""What a server goes by if it is not told otherwise; narrow bands, as a plan serves all its own."""
+
+
 class Plan(Frozen):
     """One decision, immutable."""
 

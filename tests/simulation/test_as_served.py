@@ -1,0 +1,230 @@
+import asyncio
+import selectors
+import time
+
+import numpy as np
+import pytest
+
+from xpi_ray.errors import RequestError
+from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.cloud import CloudSide
+from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.flow import Flow
+from xpi_ray.inference.pace import Pace
+from xpi_ray.link.traces import Trace
+from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.policies.base import Decision
+from xpi_ray.policies.observation import SEEN
+from xpi_ray.policies.plan import Plan, SloClass
+from xpi_ray.profiles.measure import measure_outcomes
+from xpi_ray.profiles.table import Profile
+from xpi_ray.simulation import columns as at
+from xpi_ray.simulation.cluster import Cluster, Setting, seen
+from xpi_ray.telemetry.records import RequestRecord
+from xpi_ray.telemetry.tracing import Tracing
+
+DIGEST = b"8 bytes."
+COUNT, APART_MS = 50, 400.0
+PROFILE = Profile(
+    machine="a toaster", threads=1, block_ms=(4.0, 7.0, 5.0, 9.0), encode_ms=3.0, decode_ms=2.0
+)
+STATUSES = {at.ANSWERED: "complete", at.BEST_EFFORT: "best_effort", at.MISSED: "missed"}
+
+
+class Jumping(selectors.SelectSelector):
+    """Lets an event loop jump to its next timer instead of waiting for it."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def select(self, timeout=None):
+        """Let the time pass at once."""
+        self.clock.now_s += max(timeout or 0.0, 0.0)
+        return super().select(0)
+
+
+class Timed(ProgressiveNetwork):
+    """A network and a ladder that take the profile's time, times a factor, of a fake clock."""
+
+    def __init__(self, network, ladder, clock):
+        super().__init__()
+        self.network, self.ladder, self.clock = network, ladder, clock
+        self.factor = self.slowdown = 1.0
+        self.start_ms = 0.0
+        self.num_classes, self.image_size = network.num_classes, network.image_size
+        self.levels, self.arrived_level = ladder.levels, ladder.arrived_level
+
+    num_blocks = 4
+
+    def carry_shape(self, partition):
+        """As in the wrapped network."""
+        return self.network.carry_shape(partition)
+
+    def start(self, images):
+        """Read an image, which the cloud decodes first."""
+        self.clock.sleep_ms(self.start_ms * self.factor)
+        return self.network.start(images)
+
+    def advance(self, state, block):
+        """Run the block."""
+        self.clock.sleep_ms(PROFILE.block_ms[block - 1] * self.slowdown * self.factor)
+        return self.network.advance(state, block)
+
+    def encode(self, *carry):
+        """Make segments."""
+        self.clock.sleep_ms(PROFILE.encode_ms * self.factor)
+        return self.ladder.encode(*carry)
+
+    def decode(self, *segments):
+        """Make a carry of them."""
+        self.clock.sleep_ms(PROFILE.decode_ms * self.factor)
+        return self.ladder.decode(*segments)
+
+
+class Server:
+    """The real router, edge and cloud for one request at a time, over an emulated link."""
+
+    def __init__(self, network, ladder, trusted, site, clock):
+        self.edge_machine = Timed(network, ladder, clock)
+        self.cloud_machine = Timed(network, ladder, clock)
+        self.edge_machine.slowdown = site.edge_slowdown
+        self.cloud_machine.start_ms = PROFILE.decode_ms
+        sides = (
+            (side, machine, machine, DIGEST, Pace(block_ms))
+            for side, machine, block_ms in (
+                (EdgeSide, self.edge_machine, np.array(PROFILE.block_ms) * site.edge_slowdown),
+                (CloudSide, self.cloud_machine, PROFILE.block_ms),
+            )
+        )
+        (edge_side, *edge), (cloud_side, *cloud) = sides
+        self.edge_side, self.cloud_side = edge_side(*edge), cloud_side(*cloud, trusted)
+        self.site, self.clock, self.link_free_s, self.number = site, clock, 0.0, 0
+        self.flow = Flow(self.edge, self.cloud, DIGEST, Tracing("router"))
+
+    async def edge(self, pixels, plan, budget_ms, _):
+        """Run blocks 1..p; their time passes on the loop."""
+        budget, before_s = Budget(budget_ms, self.clock), self.clock()
+        reply = self.edge_side.run(pixels, plan, budget)
+        await self.pass_(before_s)
+        return reply
+
+    async def cloud(self, frame, thresholds, budget_ms, _):
+        """Cross the link, run blocks p+1..N, and come back."""
+        hop_s = self.site.hops_ms[self.number] / 2000
+        begins_s = max(self.clock() + hop_s, self.link_free_s)
+        self.link_free_s = self.site.trace.delivered_s(begins_s, len(frame))
+        back_s = self.site.round_trip_ms / 2000
+        await asyncio.sleep(self.link_free_s + back_s - self.clock())
+        side, before_s = self.cloud_side, self.clock()
+        job = side.admit(frame, thresholds, Budget(budget_ms, self.clock))
+        try:
+            await self.pass_(before_s)
+            while side.waiting:
+                before_s = self.clock()
+                batch = side.pick()
+                side.advance(batch)
+                await self.pass_(before_s)
+                side.settle(batch)
+            reply = job.reply()
+            await asyncio.sleep(back_s + hop_s)
+        finally:
+            side.drop(job)
+        return reply
+
+    async def pass_(self, before_s):
+        """Let what a machine just took pass for all, so that timers ring when they should."""
+        taken_s = self.clock() - before_s
+        self.clock.now_s = before_s
+        await asyncio.sleep(taken_s)
+
+    async def serve(self, pixels, decision):
+        """The record of every request of the site."""
+        plan, records = Plan(version=1, **decision._asdict()), []
+        for number, arrived_ms in enumerate(self.site.arrivals):
+            self.number = number
+            self.edge_machine.factor = self.site.edge_factors[number]
+            self.cloud_machine.factor = self.site.cloud_factors[number]
+            await asyncio.sleep(arrived_ms / 1000 - self.clock())
+            budget = Budget(self.site.deadlines_ms[number], self.clock)
+            self.clock.sleep_ms(self.site.work_ms * self.site.edge_factors[number])
+            try:
+                answer = await self.flow.answer(pixels, plan, budget)
+                records.append(answer.record("", "", ""))
+            except RequestError:
+                records.append(
+                    RequestRecord(
+                        request_id="", model="", slo_class="", status="missed", plan_version=1,
+                        deadline_ms=budget.given_ms, partition=plan.partition, level=plan.level,
+                        total_ms=budget.spent_ms, budget_left_ms=budget.left_ms,
+                    )
+                )  # fmt: skip
+        return records
+
+
+@pytest.fixture
+def serve(network, ladder, clock, monkeypatch):
+    """Serves a site's requests in fake time."""
+    monkeypatch.setattr(time, "perf_counter", clock)
+    clock.now_s = 0.0
+
+    def serve(site, trusted, pixels, decision):
+        loop = asyncio.SelectorEventLoop(Jumping(clock))
+        monkeypatch.setattr(loop, "time", clock)
+        server = Server(network, ladder, trusted, site, clock)
+        try:
+            return loop.run_until_complete(server.serve(pixels, decision))
+        finally:
+            loop.close()
+
+    return serve
+
+
+@pytest.mark.parametrize("leave_at", [None, 2, 3])
+@pytest.mark.parametrize(("partition", "level"), [(0, 4), (1, 4), (2, 5), (2, 6), (3, 5), (4, 0)])
+def test_a_request_alone_goes_as_it_is_served(
+    network, ladder, images, make_site, serve, partition, level, leave_at
+):
+    """The router's own code says the same of every request as the simulator: all that is seen.
+
+    Deadlines from too short to ample, a link with stalls, frames that are cut or given up.
+    """
+    seed = partition + 10 * level + (leave_at or 0)
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(images))
+    image = images[chosen : chosen + 1]
+    outcomes = measure_outcomes(network, ladder, image, image[:, 0, 0, 0].long() % 5, 1)
+    thresholds = tuple(1.0 if exit_ == leave_at else 0.0 for exit_ in range(1, 5))
+    decision = Decision(partition, thresholds, level)
+    site = make_site(
+        100 + APART_MS * np.arange(COUNT),
+        samples=0,
+        deadlines_ms=rng.uniform(3, 200, COUNT),
+        edge_factors=np.exp(rng.normal(0, 0.3, COUNT)),
+        cloud_factors=np.exp(rng.normal(0, 0.3, COUNT)),
+        hops_ms=rng.uniform(0, 4, COUNT),
+        trace=Trace("stalls", 0.5, rng.exponential(1.0, 30) ** 3 * 2e4),
+        round_trip_ms=9.0,
+        edge_slowdown=1.3,
+    )
+    classes = (SloClass(name="all", deadline_ms=100),)
+    cluster = Cluster(Setting(PROFILE, outcomes, classes, decision), [site])
+    cluster.advance(np.inf)
+    rows, records = (
+        cluster.requests,
+        serve(site, outcomes.edge_trusted(), image[0].numpy(), decision),
+    )
+    assert [STATUSES[status] for status in rows[:, at.STATUS]] == [r.status for r in records]
+    assert rows[:, at.TOTAL] == pytest.approx([record.total_ms for record in records], abs=1e-6)
+    told = seen(rows)
+    for name in SEEN.names:
+        served = [float(getattr(record, name)) for record in records]
+        if name == "entropy":  # logits cross the link as half floats, and no answer is unsure
+            served = [r.entropy if r.exit else 0.0 for r in records]
+            assert told[name] == pytest.approx(served, abs=3e-3), name
+        else:
+            assert told[name] == pytest.approx(served, rel=1e-6, abs=1e-6), name
+    crossed = told["link_bps"] > 0
+    sizes = [record.frame_bytes for record in records]
+    assert rows[:, at.BYTES][crossed] == pytest.approx(np.array(sizes)[crossed])
+    assert len(set(rows[:, at.STATUS])) > 1

@@ -1,0 +1,1 @@
+"""Simulated sites, links and cloud, driven by profiles, outcomes and recorded traces."""

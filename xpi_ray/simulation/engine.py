@@ -1,0 +1,377 @@
+"""The simulator's engine: events in order of time, compiled.
+
+    arrive ─► blocks at the edge ─► send ─► link ─► reach ─► batches in the cloud ─► reply ─► end
+                      └───────────── sure, or out of time ─────────────────────────────► end
+
+What a request does follows the server's own functions (``rules``). The edge works in order of
+arrival, so all its blocks are decided as soon as a request arrives.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from xpi_ray.exits.rule import is_sure
+from xpi_ray.inference.budget import allows
+from xpi_ray.inference.cloud import pressing
+from xpi_ray.inference.flow import (
+    ANSWER_MS,
+    CLOUD_PRUDENCE,
+    EDGE_PRUDENCE,
+    kept_back_ms,
+    sendable_bytes,
+)
+from xpi_ray.inference.pace import renewed
+from xpi_ray.link.estimator import LOG_DELAY, LOG_RATE, learn, learn_late, spread
+from xpi_ray.link.traces import delivered_s
+from xpi_ray.simulation import columns as at
+from xpi_ray.simulation import rules
+from xpi_ray.simulation.heap import pop, push
+from xpi_ray.simulation.state import RING, Costs, State
+
+rules.register(__name__)
+
+# Kinds of events: at a site, a replica, or of a request.
+ARRIVE, BATCH, LEAVE, LATE, SEND, REACH, REPLY, GIVE_UP = 0, 1, 2, 3, 4, 5, 6, 7
+
+EDGE, LINK, CLOUD = 0, 1, 2  # rings of recent times
+JOBS, NEWCOMERS, RUNNING, BLOCK = 0, 1, 2, 3  # columns of a replica's queue
+
+
+@njit(cache=True)
+def run(state: State, costs: Costs, until_ms: float) -> None:
+    """Let everything happen that happens before ``until_ms``."""
+    while state.counts[0] > 0 and state.heap_ms[0] < until_ms:
+        now, kind, index = pop(state)
+        if kind == ARRIVE:
+            _arrive(state, costs, index)
+        elif kind == BATCH:
+            _batch_ended(state, costs, now, index)
+        elif state.requests[index, at.STATUS]:
+            continue  # given up before, or answered before it was given up
+        elif kind == LEAVE:
+            _leave(state, costs, now, index)
+        elif kind == LATE:
+            _end(state, now, index, at.MISSED)
+        elif kind == SEND:
+            _send(state, costs, now, index)
+        elif kind == REACH:
+            _reach(state, costs, now, index)
+        elif kind == REPLY:
+            _reply(state, costs, now, index)
+        else:
+            _give_up(state, costs, now, index)
+
+
+@njit(cache=True)
+def _end(state: State, now: float, i: int, status: int) -> None:
+    """A request has its answer, or none."""
+    row = state.requests[i]
+    row[at.STATUS] = status
+    row[at.TOTAL] = now - row[at.ARRIVED]
+    state.open_requests[int(row[at.SITE])] -= 1
+    state.order[state.counts[1]] = i
+    state.counts[1] += 1
+
+
+@njit(cache=True)
+def _end_at_edge(state: State, costs: Costs, now: float, i: int) -> None:
+    """The best exit in hand is the edge's last one, if there is one."""
+    row = state.requests[i]
+    blocks = int(row[at.EDGE_BLOCKS])
+    row[at.EXIT], row[at.ENTROPY] = blocks, row[at.EDGE_ENTROPY]
+    if blocks == 0:
+        _end(state, now, i, at.MISSED)
+        return
+    row[at.CORRECT] = costs.correct[int(row[at.SAMPLE]), blocks - 1]
+    _end(state, now, i, at.ANSWERED if row[at.COMPLETE] else at.BEST_EFFORT)
+
+
+@njit(cache=True)
+def _remember(state: State, site: int, ring: int, taken_ms: float) -> None:
+    state.crossings[site, ring, state.crossed[site, ring] % RING] = taken_ms
+    state.crossed[site, ring] += 1
+
+
+@njit(cache=True)
+def _recent(state: State, site: int, ring: int, prudence: float) -> float:
+    count = min(state.crossed[site, ring], RING)
+    rising = state.crossings[site, ring, :count].copy()
+    for last in range(1, count):  # by insertion: a general sort takes the compiler seconds
+        value, place = rising[last], last
+        while place > 0 and rising[place - 1] > value:
+            rising[place] = rising[place - 1]
+            place -= 1
+        rising[place] = value
+    return kept_back_ms(rising, prudence)
+
+
+@njit(cache=True)
+def _arrive(state: State, costs: Costs, site: int) -> None:
+    """Read the request, and run its blocks at the edge."""
+    i = state.next_arrival[site]
+    state.next_arrival[site] += 1
+    if i + 1 < state.last_arrival[site]:
+        push(state, state.requests[i + 1, at.ARRIVED], ARRIVE, site)
+    row = state.requests[i]
+    arrived = row[at.ARRIVED]
+    state.open_requests[site] += 1
+    if state.open_requests[site] > costs.most_open:
+        _end(state, arrived, i, at.OVERLOADED)
+        return
+    slo, num_blocks = int(row[at.SLO]), costs.edge_ms.shape[1]
+    partition = state.plans[site, slo, 0]
+    row[at.PARTITION], row[at.LEVEL] = partition, state.plans[site, slo, 1]
+    row[at.THRESHOLDS] = state.plans[site, slo, 2]
+    # The router reads it between the blocks of others, which so end that much later.
+    work = costs.work_ms[site] * row[at.EDGE_FACTOR]
+    called, now = arrived + work, max(arrived, state.edge_free[site]) + work
+    state.edge_free[site] = now
+    give_up = arrived + row[at.DEADLINE] - ANSWER_MS
+    row[at.COMPLETE] = 0
+    if partition == 0 and called < give_up:
+        push(state, called, SEND, i)
+        return
+    if now >= give_up:  # before its turn
+        push(state, max(called, give_up), LATE, i)
+        return
+    waited = now - called
+    there_ms = give_up - called - _recent(state, site, EDGE, EDGE_PRUDENCE)
+    block, sure, thresholds = 0, False, costs.thresholds[state.plans[site, slo, 2]]
+    while block < partition and not sure:
+        if not allows(there_ms - (now - called), state.edge_pace[site, block]):
+            break
+        taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
+        state.edge_pace[site, block] = renewed(state.edge_pace[site, block], taken)
+        now += taken
+        entropy = costs.entropy[int(row[at.SAMPLE]), block]
+        sure = is_sure(entropy, thresholds[block])
+        row[at.EDGE_ENTROPY] = entropy
+        block += 1
+    row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
+    sends = block == partition and not sure and block < num_blocks
+    if sends:
+        row[at.ENCODE_MS] = costs.encode_ms[site] * row[at.EDGE_FACTOR]
+        now += row[at.ENCODE_MS]
+    state.edge_free[site] = now
+    row[at.EDGE_WAIT] = waited
+    row[at.COMPLETE] = sure or block == num_blocks
+    if now > give_up:  # the reply comes too late, and its exits with it
+        push(state, give_up, LATE, i)
+    elif sends:
+        push(state, now, SEND, i)
+    else:
+        push(state, now, LEAVE, i)
+
+
+@njit(cache=True)
+def _leave(state: State, costs: Costs, now: float, i: int) -> None:
+    """The edge's reply is the answer."""
+    row = state.requests[i]
+    _remember(state, int(row[at.SITE]), EDGE, row[at.EDGE_WAIT])
+    _end_at_edge(state, costs, now, i)
+
+
+@njit(cache=True)
+def _send(state: State, costs: Costs, now: float, i: int) -> None:
+    """Put the frame on the link, cut to what the link likely carries in time."""
+    row = state.requests[i]
+    site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
+    if partition:
+        _remember(state, site, EDGE, row[at.EDGE_WAIT])
+    left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
+    there = left - _recent(state, site, LINK, CLOUD_PRUDENCE)
+    if there <= 0:
+        _end_at_edge(state, costs, now, i)
+        return
+    link = state.link[site]
+    in_cloud_s = _recent(state, site, CLOUD, 0.0) / 1000
+    sending_s = left / 1000 - in_cloud_s - math.exp(link[LOG_DELAY])
+    believed_spread = spread(link, now / 1000)
+    most = sendable_bytes(math.exp(link[LOG_RATE]), believed_spread, sending_s)
+    while level < costs.least_levels[level] and costs.frame_bytes[level, partition] > most:
+        level += 1
+    size = costs.frame_bytes[level, partition]
+    row[at.LEVEL], row[at.BYTES], row[at.SENT], row[at.CLOUD_BUDGET] = level, size, now, there
+    begins_s = max(now + row[at.HOP] / 2, state.link_free[site]) / 1000
+    trace = costs.carried[costs.trace[site, 0] : costs.trace[site, 1]]
+    shift_s, step_s = costs.trace_shift_s[site], costs.trace_step_s[site]
+    sent_bytes = size / costs.trace_scale[site]
+    through = 1000 * (delivered_s(trace, step_s, begins_s + shift_s, sent_bytes) - shift_s)
+    state.link_free[site] = through
+    push(state, through + costs.round_trip_ms[site] / 2, REACH, i)
+    push(state, now + left, GIVE_UP, i)
+
+
+@njit(cache=True)
+def _reach(state: State, costs: Costs, now: float, i: int) -> None:
+    """Line up at the replica with the fewest requests."""
+    row = state.requests[i]
+    row[at.REACHED], row[at.BLOCK] = now, row[at.PARTITION]
+    replica = 0
+    for other in range(1, len(state.queue)):
+        if _load(state, other) < _load(state, replica):
+            replica = other
+    count = state.queue[replica, NEWCOMERS]
+    if count == state.newcomers.shape[1]:
+        return  # as if lost: the router gives it up
+    state.newcomers[replica, count] = i
+    state.queue[replica, NEWCOMERS] += 1
+    if state.queue[replica, BLOCK] == 0:
+        _drive(state, costs, now, replica)
+
+
+@njit(cache=True)
+def _load(state: State, replica: int) -> int:
+    return int(state.queue[replica, JOBS] + state.queue[replica, NEWCOMERS])
+
+
+@njit(cache=True)
+def _drive(state: State, costs: Costs, now: float, replica: int) -> None:
+    """Decode newcomers, then begin the batch that is most pressing."""
+    queue, jobs = state.queue[replica], state.jobs[replica]
+    for place in range(queue[NEWCOMERS]):
+        i = state.newcomers[replica, place]
+        row = state.requests[i]
+        if row[at.STATUS] or queue[JOBS] == len(jobs):
+            continue
+        row[at.DECODE_MS] = costs.decode_ms * row[at.CLOUD_FACTOR]
+        now += row[at.DECODE_MS]
+        jobs[queue[JOBS]] = i
+        queue[JOBS] += 1
+    queue[NEWCOMERS] = 0
+    _drop_given_up(state, queue, jobs)
+    queue[RUNNING], queue[BLOCK] = 0, 0
+    left_ms = np.empty(len(jobs))
+    blocks = np.empty(len(jobs), np.int64)
+    while queue[JOBS] > 0 and queue[RUNNING] == 0:
+        for place in range(queue[JOBS]):
+            row = state.requests[jobs[place]]
+            left_ms[place] = row[at.CLOUD_BUDGET] - (now - row[at.REACHED])
+            blocks[place] = int(row[at.BLOCK])
+        most = min(state.batch.shape[1], costs.cloud_ms.shape[1])
+        chosen = pressing(left_ms[: queue[JOBS]], blocks[: queue[JOBS]], most)
+        block = blocks[chosen[0]]
+        for place in chosen:
+            if allows(left_ms[place], state.cloud_pace[replica, block]):
+                state.batch[replica, queue[RUNNING]] = jobs[place]
+                queue[RUNNING] += 1
+            else:
+                _done(state, costs, now, jobs[place])
+                jobs[place] = -1
+        _close_gaps(queue, jobs)
+    if queue[RUNNING]:
+        queue[BLOCK] = block + 1
+        factor = state.requests[state.batch[replica, 0], at.CLOUD_FACTOR]
+        state.batch_ms[replica] = costs.cloud_ms[block, queue[RUNNING] - 1] * factor
+        push(state, now + state.batch_ms[replica], BATCH, replica)
+
+
+@njit(cache=True)
+def _batch_ended(state: State, costs: Costs, now: float, replica: int) -> None:
+    """Each exit is sure, or the last, or its job waits for the next block."""
+    queue, jobs = state.queue[replica], state.jobs[replica]
+    block, taken = queue[BLOCK], state.batch_ms[replica]
+    if queue[RUNNING] == 1:
+        pace = state.cloud_pace[replica]
+        pace[block - 1] = renewed(pace[block - 1], taken)
+    for place in range(queue[RUNNING]):
+        i = state.batch[replica, place]
+        row = state.requests[i]
+        if row[at.STATUS]:  # given up meanwhile
+            continue
+        row[at.CLOUD_MS] += taken
+        row[at.BLOCK] = block
+        sample, partition = int(row[at.SAMPLE]), int(row[at.PARTITION])
+        entropy = costs.resumed_entropy[int(row[at.LEVEL]), partition, sample, block - 1]
+        row[at.CLOUD_ENTROPY] = entropy
+        row[at.COMPLETE] = block == len(costs.cloud_ms) or is_sure(
+            entropy, costs.thresholds[int(row[at.THRESHOLDS]), block - 1]
+        )
+        if row[at.COMPLETE]:
+            _done(state, costs, now, i)
+            for other in range(queue[JOBS]):
+                if jobs[other] == i:
+                    jobs[other] = -1
+    _close_gaps(queue, jobs)
+    _drive(state, costs, now, replica)
+
+
+@njit(cache=True)
+def _drop_given_up(state: State, queue: np.ndarray, jobs: np.ndarray) -> None:
+    for place in range(queue[JOBS]):
+        if state.requests[jobs[place], at.STATUS]:
+            jobs[place] = -1
+    _close_gaps(queue, jobs)
+
+
+@njit(cache=True)
+def _close_gaps(queue: np.ndarray, jobs: np.ndarray) -> None:
+    kept = 0
+    for place in range(queue[JOBS]):
+        if jobs[place] >= 0:
+            jobs[kept] = jobs[place]
+            kept += 1
+    queue[JOBS] = kept
+
+
+@njit(cache=True)
+def _done(state: State, costs: Costs, now: float, i: int) -> None:
+    """The cloud's reply goes back."""
+    row = state.requests[i]
+    in_cloud = now - row[at.REACHED]
+    row[at.CLOUD_WAIT] = max(in_cloud - row[at.DECODE_MS] - row[at.CLOUD_MS], 0.0)
+    back = costs.round_trip_ms[int(row[at.SITE])] / 2 + row[at.HOP] / 2
+    push(state, now + back, REPLY, i)
+
+
+@njit(cache=True)
+def _reply(state: State, costs: Costs, now: float, i: int) -> None:
+    """The router has the cloud's exits."""
+    row = state.requests[i]
+    site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
+    in_cloud = row[at.CLOUD_WAIT] + row[at.DECODE_MS] + row[at.CLOUD_MS]
+    row[at.LINK_MS] = max(now - row[at.SENT] - in_cloud, 0.0)
+    _remember(state, site, LINK, row[at.LINK_MS])
+    _remember(state, site, CLOUD, in_cloud)
+    learn(state.link[site], row[at.SENT] / 1000, row[at.BYTES], row[at.LINK_MS] / 1000, 1.0)
+    _tell_link(state, now, i)
+    block = int(row[at.BLOCK])
+    if block == partition:  # the cloud had no time for any
+        _end_at_edge(state, costs, now, i)
+        return
+    surer = costs.edge_trusted[level, partition] and row[at.EDGE_ENTROPY] < row[at.CLOUD_ENTROPY]
+    if partition and surer:
+        row[at.EXIT], row[at.ENTROPY] = partition, row[at.EDGE_ENTROPY]
+        row[at.CORRECT] = costs.correct[int(row[at.SAMPLE]), partition - 1]
+    else:
+        row[at.EXIT], row[at.ENTROPY] = block, row[at.CLOUD_ENTROPY]
+        sample = int(row[at.SAMPLE])
+        row[at.CORRECT] = costs.resumed_correct[level, partition, sample, block - 1]
+    _end(state, now, i, at.ANSWERED if row[at.COMPLETE] else at.BEST_EFFORT)
+
+
+@njit(cache=True)
+def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
+    """No reply in time: the edge's exit answers, and the link is believed to be slower."""
+    row = state.requests[i]
+    site = int(row[at.SITE])
+    in_cloud = _recent(state, site, CLOUD, 0.0)
+    waited_s = (now - row[at.SENT] - in_cloud) / 1000
+    learn_late(state.link[site], row[at.SENT] / 1000, row[at.BYTES], waited_s)
+    _tell_link(state, now, i)
+    row[at.COMPLETE] = 0
+    row[at.BLOCK] = row[at.PARTITION]
+    _end_at_edge(state, costs, now, i)
+
+
+@njit(cache=True)
+def _tell_link(state: State, now: float, i: int) -> None:
+    row = state.requests[i]
+    link = state.link[int(row[at.SITE])]
+    row[at.LINK_BPS], row[at.ROUND_TRIP] = (
+        math.exp(link[LOG_RATE]),
+        1000 * math.exp(link[LOG_DELAY]),
+    )
+    row[at.SPREAD] = spread(link, now / 1000)
