@@ -1,0 +1,205 @@
+"""The scheduler's task as a Gymnasium environment, on the simulator.
+
+    action (a place of the shortlist) ─► plan ─► Cluster.advance(period) ─► Watch ─► Viewer ─► view
+                                                        └─► utilities ─► reward
+
+SchedulingEnv is one class of one site; SchedulingVectorEnv is many at once, in one simulated
+cluster, and is what training uses.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from rl.task import Task
+from xpi_ray.policies.learned import FEATURES, GAP, SHARPNESS, SHORTLIST, View
+from xpi_ray.policies.observation import Observation, Watch
+from xpi_ray.simulation import columns as at
+from xpi_ray.simulation.cluster import Cluster, Site, seen, utilities
+from xpi_ray.simulation.draw import draw_site
+
+TAIL_S = 1.0  # after a period, in which its last requests end
+BOUND = 5.0
+
+Features = NDArray[np.float32]
+Worth = NDArray[np.float64]
+
+
+class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDArray[Any]]):
+    """All classes of several sites that share a cloud; each (site, class) is one environment.
+
+    **Observation**, float32 ``(FEATURES,)`` in -5..5: the state of the site over the last period
+    (``Observation``: logarithms of slow-downs, waits, round trip, bandwidth in Mbit/s and its
+    spread, arrivals; utilisation at edge and in cloud, deadlines, misses, exits, surety; the
+    class's own deadline), then for each of the ``SHORTLIST`` plans, the best by forecast of each
+    kind: 20 times what its utility lacks to the best one's, its probability to be in time, its
+    accuracy, ln(latency / deadline), partition / N, level / 6. See ``policies/learned.py``.
+
+    **Action**, ``Discrete(SHORTLIST)``: which of these plans the class's requests go by in the
+    next period. A plan is a partition, a threshold for every exit, and a level.
+
+    **Reward**: ``SHARPNESS`` times how much more the requests of the class that arrive in the
+    period are worth, in the mean, than they would be if all went by the plans with the best
+    forecast. Worth is ``Weights.utility``: 1 for an answer in time, 1 if it is right, -0.1 for
+    100 ms at the edge. Both are simulated from the same moment with the same requests, so that
+    what differs between sites and moments is no noise. 0 if the class has no requests. About
+    -10..10.
+
+    **Episode**: ``task.periods`` periods of ``task.period_s``; the sites are drawn anew for each.
+    It is truncated, never terminated. The first period goes by the static plan.
+
+    Args:
+        task: What is simulated.
+        num_envs: A multiple of the number of classes.
+        seed: Of all that is drawn.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, task: Task, num_envs: int, seed: int = 0) -> None:
+        self._classes = sorted(task.setting.classes, key=lambda slo: slo.deadline_ms)
+        if num_envs < 1 or num_envs % len(self._classes):
+            raise ValueError(
+                f"expected a multiple of {len(self._classes)} environments, one for each class of "
+                f"each site, got {num_envs}"
+            )
+        self.num_envs = num_envs
+        self.task = task
+        self.single_observation_space = gym.spaces.Box(-BOUND, BOUND, (FEATURES,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(SHORTLIST)
+        self.observation_space = gym.vector.utils.batch_space(
+            self.single_observation_space, num_envs
+        )
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._rng = np.random.default_rng(seed)
+        self._num_sites = num_envs // len(self._classes)
+        self._cluster: Cluster | None = None
+        self._watches: list[Watch] = []
+        self._views: list[View] = []
+        self._period = 0
+        self.observations: list[Observation] = []
+        """The latest of each site."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Features, dict[str, Any]]:
+        """Draw new sites; ``options`` may give them as ``sites``."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        sites = (options or {}).get("sites") or self._draw()
+        self._cluster = Cluster(self.task.setting, sites)
+        prior = self.task.prior
+        self._watches = [Watch(self.task.setting.profile, prior) for _ in range(self._num_sites)]
+        self._period = 0
+        self._pass()
+        return self._features(), {}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[Features, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Let one period pass under these plans.
+
+        Raises:
+            ValueError: An action is not in 0..SHORTLIST - 1, or the environment was not reset.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"expected {self.num_envs} whole numbers, got {actions!r}")
+        if actions.min() < 0 or actions.max() >= SHORTLIST:
+            raise ValueError(f"actions must lie in 0..{SHORTLIST - 1}, got {actions}")
+        never = np.zeros(self.num_envs, np.bool_)
+        if self._period > self.task.periods:  # the last step ended the episode
+            features, _ = self.reset()
+            return features, np.zeros(self.num_envs), never, never, {}
+        if self._cluster is None:
+            raise ValueError("reset the environment before its first step")
+        begins_ms = self._cluster.now_ms
+        arrived = self._cluster.arriving(begins_ms, begins_ms + 1000 * self.task.period_s)
+        forecast = np.array([view.features[GAP].argmax() for view in self._views])
+        rewards = SHARPNESS * (self._worth(actions, arrived) - self._worth(forecast, arrived))
+        self._set_plans(self._cluster, actions)
+        self._pass()
+        over = np.full(self.num_envs, self._period > self.task.periods)
+        return self._features(), rewards, never, over, {}
+
+    def _set_plans(self, cluster: Cluster, actions: NDArray[np.int64]) -> None:
+        candidates, classes = self.task.viewer.candidates, len(self._classes)
+        decisions = [
+            candidates[view.shortlist[action]].decision
+            for view, action in zip(self._views, actions, strict=True)
+        ]
+        for site in range(self._num_sites):
+            cluster.set_plans(site, decisions[site * classes : (site + 1) * classes])
+
+    def _worth(self, actions: NDArray[np.int64], arrived: NDArray[np.intp]) -> Worth:
+        """Mean utility of the requests that arrive, by class of each site, if it went like this."""
+        assert self._cluster is not None
+        trial = self._cluster.copy()
+        self._set_plans(trial, actions)
+        trial.advance(trial.now_ms + 1000 * (self.task.period_s + TAIL_S))
+        rows = trial.requests[arrived]
+        index = (rows[:, at.SITE] * len(self._classes) + rows[:, at.SLO]).astype(np.intp)
+        worth = utilities(rows, self.task.viewer.weights)
+        sums = np.bincount(index, worth, minlength=self.num_envs)
+        return sums / np.maximum(np.bincount(index, minlength=self.num_envs), 1)
+
+    def _pass(self) -> None:
+        """Let a period pass, and look at what it told."""
+        assert self._cluster is not None
+        rows = self._cluster.advance(self._cluster.now_ms + 1000 * self.task.period_s)
+        self._period += 1
+        order = np.argsort(rows[:, at.SITE], kind="stable")
+        bounds = np.searchsorted(rows[order, at.SITE], np.arange(self._num_sites + 1))
+        told = seen(rows)
+        self.observations = [
+            watch.observe(told[order[start:end]], self.task.period_s)
+            for watch, start, end in zip(self._watches, bounds, bounds[1:], strict=False)
+        ]
+        self._views = [
+            self.task.viewer.view(observation, slo.deadline_ms)
+            for observation in self.observations
+            for slo in self._classes
+        ]
+
+    def _features(self) -> Features:
+        return np.stack([view.features for view in self._views])
+
+    def _draw(self) -> list[Site]:
+        duration_s = (self.task.periods + 1) * self.task.period_s
+        setting = self.task.setting
+        return [
+            draw_site(
+                setting.profile, setting.num_samples, self.task.sources, duration_s, self._rng
+            )
+            for _ in range(self._num_sites)
+        ]
+
+
+class SchedulingEnv(gym.Env[Features, np.int64]):
+    """One site, whose classes all go by the place of the shortlist that the action names.
+
+    Observation, action and episode are ``SchedulingVectorEnv``'s, seen by the class of the
+    longest deadline; the reward is the mean over classes.
+    """
+
+    def __init__(self, task: Task, seed: int = 0) -> None:
+        self._many = SchedulingVectorEnv(task, len(task.setting.classes), seed)
+        self.observation_space = self._many.single_observation_space
+        self.action_space = self._many.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Features, dict[str, Any]]:
+        """Draw a new site."""
+        super().reset(seed=seed)
+        features, info = self._many.reset(seed=seed, options=options)
+        return features[-1], info
+
+    def step(self, action: np.int64) -> tuple[Features, float, bool, bool, dict[str, Any]]:
+        """Let one period pass."""
+        actions = np.full(self._many.num_envs, action)
+        features, rewards, _, over, info = self._many.step(actions)
+        return features[-1], float(rewards.mean()), False, bool(over[0]), info

@@ -1,0 +1,100 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rl.training import Progress
+from xpi_ray.bundle import Bundle
+from xpi_ray.policies.learned import from_bytes
+
+pytestmark = pytest.mark.ray
+
+# In a process of its own: Ray may run in this one already, and RLlib warns of its own code.
+SCRIPT = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rl.module import layers_of
+from rl.task import make_task
+from rl.training import Training, quiet_ray, validate
+from xpi_ray.bundle import Bundle
+from xpi_ray.link.traces import Trace
+from xpi_ray.policies.learned import Learned, from_bytes
+from xpi_ray.policies.plan import SloClass
+from xpi_ray.simulation.draw import Sources
+
+folder = Path(sys.argv[1])
+bundle = Bundle.load()
+classes = [SloClass(name="a", deadline_ms=20), SloClass(name="b", deadline_ms=150)]
+sources = Sources([Trace("steady", 1.0, np.array([2e6]))], [np.ones(60)])
+task = replace(make_task(bundle, classes, sources), periods=4)
+quiet_ray()
+told = {}
+for algorithm, counts, sites in (("ppo", (1_000, 2_000), 4), ("sac", (4_000, 6_000), 8)):
+    told[algorithm] = parts = []
+    for steps in counts:
+        training = Training(task, algorithm, 0, folder / algorithm, steps, sites)
+        begins = [weights.tolist() for weights, _ in layers_of(training._algorithm.get_module())]
+        rows = [row._asdict() for row in training.run()]
+        ends = [weights.tolist() for weights, _ in layers_of(training._algorithm.get_module())]
+        training.close()
+        parts.append({"rows": rows, "begins": begins, "ends": ends, "facts": training.facts()})
+    data = training.policy_path.read_bytes()
+    profile = bundle.manifest.profiles["default"]
+    parts[-1]["kept"] = validate(task, from_bytes(data, profile, bundle.candidates()))
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where both algorithms leave their runs."""
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def told(folder):
+    """What two sessions of each algorithm told, the second of which went on from the first."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-3_000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_training_learns_and_can_be_stopped(told, folder, algorithm):
+    """The second session begins with the weights and counts of the first; one curve tells all."""
+    first, second = told[algorithm]
+    assert first["begins"] != first["ends"] == second["begins"]
+    if algorithm == "ppo":  # SAC collects experience anew before it goes on
+        assert second["begins"] != second["ends"]
+    rows = first["rows"] + second["rows"]
+    for name in ("steps", "seconds"):
+        values = [row[name] for row in rows]
+        assert values == sorted(set(values)), name
+    assert rows[-1]["steps"] == second["facts"]["steps"] >= 2_000
+    lines = (folder / algorithm / "curve.csv").read_text().splitlines()
+    assert lines[0].split(",") == list(Progress._fields)
+    assert [int(line.split(",")[0]) for line in lines[1:]] == [row["steps"] for row in rows]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_the_best_policy_on_validation_is_kept(told, folder, algorithm):
+    """It fits the bundle, and is worth again what it was worth then."""
+    measured = [
+        row["validation"]
+        for part in told[algorithm]
+        for row in part["rows"]
+        if row["validation"] == row["validation"]
+    ]
+    last = told[algorithm][-1]
+    assert last["facts"]["best"] == max(measured) == pytest.approx(last["kept"])
+    bundle = Bundle.load()
+    data = (folder / algorithm / "policy.safetensors").read_bytes()
+    from_bytes(data, bundle.manifest.profiles["default"], bundle.candidates())
