@@ -8,16 +8,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from xpi_ray.config import Frozen
-from xpi_ray.policies.plan import SloClass
+from xpi_ray.policies.plan import SLO_CLASSES, SloClass
 
 CLOUD_APP = "xpi-cloud"
 SCHEDULER_APP = "xpi-scheduler"
-
-SLO_CLASSES = (
-    SloClass(name="tight", deadline_ms=20),
-    SloClass(name="standard", deadline_ms=100),
-    SloClass(name="relaxed", deadline_ms=1_000),
-)
 
 
 def site_app_name(site: str) -> str:
@@ -39,6 +33,11 @@ class SiteArgs(Frozen):
     """Threads that one image's blocks run on."""
     edge_slowdown: float = Field(default=1.0, ge=1)
     """Makes every edge block take this many times as long, to stand in for a weaker machine."""
+    link_trace: str | None = None
+    """File of a recorded link that frames to the cloud are held to, to stand in for a real one; it
+    begins with the first frame."""
+    link_round_trip_ms: float = Field(default=0.0, ge=0)
+    """Added to calls of the cloud, with ``link_trace``."""
     default_deadline_ms: float = Field(default=1_000, gt=0)
     """For requests that give none."""
     maximum_deadline_ms: float = Field(default=60_000, gt=0)
@@ -80,8 +79,17 @@ class SchedulerArgs(Frozen):
     """The scheduler."""
 
     bundle: str | None = None
-    policy: Literal["least_latency", "static"] = "least_latency"
-    """``least_latency`` decides from profiles and what it sees; ``static`` pushes the bundle's."""
+    policy: Literal["learned", "least_latency", "static"] = "learned"
+    """``learned`` is the bundle's, or ``policy_file``. ``least_latency`` decides from profiles and
+    what it sees, also where there is no learned one that can be used. ``static`` pushes the
+    bundle's plan."""
+    policy_file: str | None = None
+    """A learned policy that takes the place of the bundle's."""
+    learn: bool = False
+    """Try plans that the forecast holds for nearly as good, and let a trainer learn from what comes
+    of them; what it learned is promoted when it is better in the simulator."""
+    journal: str | None = None
+    """File for every decision, promotion and roll-back; policies lie beside it."""
     slo_classes: tuple[SloClass, ...] = Field(default=SLO_CLASSES, min_length=1)
     """As in the sites'."""
     period_s: float = Field(default=1.0, gt=0)

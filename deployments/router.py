@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
@@ -28,7 +29,9 @@ from xpi_ray.errors import DeadlineError, OverloadError, RequestError, TooLargeE
 from xpi_ray.inference.answer import Answer
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import Pixels
-from xpi_ray.inference.flow import Flow
+from xpi_ray.inference.flow import CloudCall, Flow
+from xpi_ray.inference.shaped import ShapedCloud
+from xpi_ray.link.traces import read
 from xpi_ray.policies.keeper import PlanKeeper
 from xpi_ray.policies.plan import Plan, PlanBook
 from xpi_ray.telemetry.records import RecordBuffer, RequestRecord
@@ -60,7 +63,7 @@ class Router:
         self._tracing = Tracing("router")
         self._flow = Flow(
             EdgeExecutor(args, bundle).run if edge is None else EdgeHandle(edge),
-            CloudHandle(DeploymentHandle("CloudExecutor", CLOUD_APP)),
+            _cloud(args),
             bundle.digest,
             self._tracing,
         )
@@ -235,6 +238,14 @@ class Router:
         if found is not None:
             book, age_s = found
             self._keeper.adopt(book, age_s)
+
+
+def _cloud(args: SiteArgs) -> CloudCall:
+    """The cloud, behind the real link or one held to a trace."""
+    cloud = CloudHandle(DeploymentHandle("CloudExecutor", CLOUD_APP))
+    if args.link_trace is None:
+        return cloud
+    return ShapedCloud(cloud, read(Path(args.link_trace)), args.link_round_trip_ms)
 
 
 def _query(request: Request) -> str:

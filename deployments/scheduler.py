@@ -1,7 +1,8 @@
 """The scheduler: every period, from what the routers saw to new plans on every router.
 
-Router ─ report(records) ─► Watch ─► Policy ─► PlanBook ─► PolicyStore
-                                                   └─ broadcast ─► every router replica ─► ack
+Router ─ report(records) ─► Watch ─► Decider ─► PlanBook ─► PolicyStore
+                                        │          └─ broadcast ─► every router replica ─► ack
+                                        └─► Journal, Learning ─► Trainer
 """
 
 import asyncio
@@ -9,18 +10,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import SchedulerArgs, site_app_name
+from deployments.deciding import Decider
+from deployments.journal import Journal, plan_entry, seed_of, start_of
+from deployments.learning import Learning
 from deployments.policy_store import open_store
+from deployments.trainer import TrainerHandle
 from xpi_ray.bundle import Bundle
-from xpi_ray.errors import PlanError
-from xpi_ray.policies.base import Decision, Policy
-from xpi_ray.policies.greedy import LeastLatency
-from xpi_ray.policies.observation import Observation, Watch
+from xpi_ray.policies.observation import Observation, Watch, seen
 from xpi_ray.policies.plan import PlanBook
-from xpi_ray.policies.static import Static, plan_book
+from xpi_ray.policies.static import plan_book
 from xpi_ray.telemetry.records import RequestRecord
 
 logger = logging.getLogger("ray.serve")
@@ -43,7 +47,19 @@ class Scheduler:
     def __init__(self, args: SchedulerArgs) -> None:
         self._args = args
         self._bundle = Bundle.load(args.bundle)
-        self._policy = _policy(args, self._bundle)
+        self._decider = Decider(args, self._bundle)
+        path = None if args.journal is None else Path(args.journal)
+        self._journal = Journal(path, start_of(args, self._bundle))
+        if self._decider.file:
+            self._journal.keep(self._decider.file)
+        self._learning: Learning | None = None
+        if args.learn and self._decider.learned is not None:
+            teach = TrainerHandle(args)
+            self._learning = Learning(
+                self._decider, self._bundle, args.period_s, self._journal, teach
+            )
+        elif args.learn:
+            logger.warning("nothing is learned: there is no learned policy to go on from")
         self._store = open_store()
         self._sites: dict[str, _Site] = {}
         self._version = 0
@@ -53,11 +69,7 @@ class Scheduler:
     async def report(self, site: str, records: Sequence[RequestRecord]) -> None:
         """Take in what a router of ``site`` saw since its last report."""
         if site not in self._sites:
-            prior = Observation(
-                edge_slowdown=self._args.edge_slowdown, round_trip_ms=self._args.round_trip_ms
-            )
-            watch = Watch(self._bundle.manifest.profiles["default"], prior)
-            self._sites[site] = _Site(site, watch)
+            self._sites[site] = _Site(site, self._watch())
         self._sites[site].records.extend(records)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run())
@@ -65,6 +77,10 @@ class Scheduler:
     async def recent_pushes_ms(self) -> list[float]:
         """Time of each recent push until every router replica of the site had acknowledged."""
         return list(self._pushes_ms)
+
+    async def recent_entries(self) -> list[dict[str, Any]]:
+        """The journal's latest entries, also where it is not written to a file."""
+        return list(self._journal.tail)
 
     async def _run(self) -> None:
         self._version = max(self._version, await self._store.version.remote())
@@ -74,26 +90,44 @@ class Scheduler:
                     await self._schedule(name, site)
                 except Exception:  # one site's trouble must not stop the others' plans
                     logger.exception("no new plans for %s in this period", name)
+            if self._learning is not None:
+                self._learning.advance()
             await asyncio.sleep(self._args.period_s)
 
     async def _schedule(self, name: str, site: _Site) -> None:
         records, site.records = site.records, []
-        observation = site.watch.observe(records, self._args.period_s)
-        book = self._decide(observation)
+        try:
+            observation = site.watch.observe(seen(records), self._args.period_s)
+        except ValueError:  # a record with values that are none; they must not stay
+            site.watch = self._watch()
+            raise
+        version = self._version + 1
+        tries = self._learning is not None
+        choices = {
+            slo: self._decider.decide(observation, slo, seed_of(version, slo) if tries else None)
+            for slo in self._args.slo_classes
+        }
+        decisions = {slo.name: choice.decision for slo, choice in choices.items()}
+        book = plan_book(decisions, version, self._args.lifetime_s)
+        self._version = version
+        if self._learning is not None:
+            self._learning.see(name, observation, records, version, choices)
+        self._journal.write(
+            "decision",
+            site=name,
+            version=version,
+            tries=tries,
+            observation=observation.model_dump(),
+            plans={slo.name: plan_entry(slo, choice) for slo, choice in choices.items()},
+        )
         await self._store.put.remote(name, book)
         await self._push(site, book)
 
-    def _decide(self, observation: Observation) -> PlanBook:
-        """Ask the policy, and refuse what it says where that is not a plan for this network."""
-        decisions = {
-            slo.name: self._policy.decide(observation, slo) for slo in self._args.slo_classes
-        }
-        book = plan_book(decisions, self._version + 1, self._args.lifetime_s)
-        outcomes = self._bundle.outcomes
-        for plan in book.plans.values():
-            plan.check(self._bundle.network.num_blocks, len(outcomes.frame_bytes))
-        self._version = book.version
-        return book
+    def _watch(self) -> Watch:
+        prior = Observation(
+            edge_slowdown=self._args.edge_slowdown, round_trip_ms=self._args.round_trip_ms
+        )
+        return Watch(self._bundle.manifest.profiles["default"], prior)
 
     async def _push(self, site: _Site, book: PlanBook) -> None:
         started = time.perf_counter()
@@ -102,18 +136,3 @@ class Scheduler:
         self._pushes_ms.append((time.perf_counter() - started) * 1000)
         # A scheduler that lost its count together with the store goes on from the routers'.
         self._version = max(self._version, *held)
-
-
-def _policy(args: SchedulerArgs, bundle: Bundle) -> Policy:
-    manifest = bundle.manifest
-    if args.policy == "static":
-        plan = manifest.static_plan
-        return Static(Decision(plan.partition, plan.thresholds, plan.level))
-    if args.least_partition > bundle.network.num_blocks:
-        raise PlanError(
-            f"least_partition {args.least_partition} is beyond the last block, "
-            f"{bundle.network.num_blocks}"
-        )
-    thresholds = [calibration.thresholds for calibration in manifest.calibrations]
-    profile = manifest.profiles["default"]
-    return LeastLatency(profile, bundle.outcomes, thresholds, args.least_partition)
