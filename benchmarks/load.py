@@ -1,6 +1,7 @@
-"""A client that costs little: keep-alive connections in one event loop, each asking in turn.
+"""A client that costs little: keep-alive connections in one event loop.
 
-requests ─► connections ─► latencies (ms), answers
+requests ─► connections that each ask in turn ─► latencies (ms)
+requests, times ─► each sent at its time ─► answers
 """
 
 import asyncio
@@ -40,6 +41,56 @@ async def closed_loop(
     taken_s = time.perf_counter() - started
     latencies_ms = np.concatenate([np.array(run[0]) for run in runs])
     return Load(latencies_ms, len(latencies_ms) / taken_s, sum(run[1] for run in runs))
+
+
+class Reply(NamedTuple):
+    """One answer in an open loop."""
+
+    sent_s: float
+    """Since the loop began."""
+    latency_ms: float
+    status: int
+    body: bytes
+
+
+async def open_loop(port: int, requests: Sequence[bytes], times_s: Sequence[float]) -> list[Reply]:
+    """Send each request at its time, whether or not others were answered; 127.0.0.1 only.
+
+    Args:
+        port: Where to.
+        requests: As many as times.
+        times_s: Since the beginning, rising.
+
+    Returns:
+        The answers in the order of the requests.
+
+    Raises:
+        ConnectionError: A connection ended without an answer.
+    """
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    started = time.perf_counter()
+
+    async def ask(request: bytes) -> Reply:
+        sent = time.perf_counter()
+        stream = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        stream[1].write(request)
+        head = await stream[0].readuntil(b"\r\n\r\n")
+        body = await stream[0].readexactly(_content_length(head))
+        latency_ms = (time.perf_counter() - sent) * 1000
+        idle.append(stream)
+        return Reply(sent - started, latency_ms, int(head.split(b" ", 2)[1]), body)
+
+    tasks = []
+    for request, time_s in zip(requests, times_s, strict=True):
+        await asyncio.sleep(started + time_s - time.perf_counter())
+        tasks.append(asyncio.create_task(ask(request)))
+    try:
+        return list(await asyncio.gather(*tasks))
+    except asyncio.IncompleteReadError as err:
+        raise ConnectionError("the server closed a connection without an answer") from err
+    finally:
+        for _, writer in idle:
+            writer.close()
 
 
 async def _connection(

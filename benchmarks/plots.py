@@ -56,6 +56,13 @@ SENT = {  # quantisers and coder of each curve
 
 Style = dict[str, Any]
 
+SWEPT: dict[str, Style] = {  # policies of the bandwidth sweep
+    "best": {"label": "best of all choices", "color": "black", "linestyle": "--"},
+    "on_device": {"label": "on the device", "color": COLOURS[6], "linestyle": ":"},
+    "sacd": {"label": "SAC-d", "color": COLOURS[0]},
+    "dqn": {"label": "DQN", "color": COLOURS[1]},
+}
+
 
 def exits_cifar10(rows: Rows) -> Iterator[tuple[str, Figure]]:
     """Accuracy over multiply-accumulates of the packaged network, beside MSDNet's."""
@@ -162,6 +169,35 @@ def codecs(rows: Rows) -> Iterator[tuple[str, Figure]]:
     yield "codecs", figure
 
 
+def sacd_sweep(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    """Latency and accuracy over bandwidth, means and extremes over seeds; SAC-d's choice."""
+    figure = Figure(figsize=(12, 3.9), layout="constrained")
+    latency, accuracy, choice = figure.subplots(1, 3)
+    for (policy,), own in grouped(rows, "policy").items():
+        by_rate = grouped(own, "bandwidth_bps")
+        rates = [float(bps) / 8e6 for (bps,) in by_rate]
+        style = SWEPT[str(policy)]
+        for axis, key, scale in ((latency, "latency_ms", 1), (accuracy, "accuracy", 100)):
+            each = [scale * np.array(column(same, key)) for same in by_rate.values()]
+            axis.plot(rates, [found.mean() for found in each], **style)
+            low, high = ([f(found) for found in each] for f in (np.min, np.max))
+            axis.fill_between(rates, low, high, alpha=0.2, color=style["color"])
+    chosen = [row for row in rows if row["policy"] == "sacd" and row["seed"] == 0]
+    rates = [float(row["bandwidth_bps"]) / 8e6 for row in chosen]
+    for key, colour, marker in zip(("exit", "partition", "bits"), COLOURS, MARKERS, strict=False):
+        style = {"color": colour, "marker": marker, "markersize": 4, "label": key}
+        choice.plot(rates, column(chosen, key), drawstyle="steps-mid", **style)
+    latency.set(ylabel="latency (ms)", yscale="log")
+    accuracy.set(ylabel="test accuracy (%)")
+    choice.set(title="choice of SAC-d, first seed", ylabel="exit, layers on the device, bits")
+    for axis in figure.axes:
+        axis.set(xlabel="bandwidth (MB/s)", xscale="log")
+        axis.grid(alpha=0.3)
+    latency.legend(fontsize="small")
+    choice.legend(fontsize="small")
+    yield "sacd_sweep", figure
+
+
 def _logarithmic(axis: Axes) -> None:
     """Scale x by its logarithm, with 1 and 3 of each decade written out."""
     axis.set_xscale("log")
@@ -207,6 +243,7 @@ PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
     "training_ablation": training_ablation,
     "carry_rate": carry_rate,
     "codecs": codecs,
+    "sacd_sweep": sacd_sweep,
 }
 
 

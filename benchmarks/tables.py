@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean, median
 
+from benchmarks.policy_tables import (
+    decision_time,
+    learning_curves,
+    policies,
+    policies_by_trace,
+    simulator_speed,
+)
 from benchmarks.result import FOLDER, Rows
+from benchmarks.sacd_tables import sacd_costs, sacd_exits, sacd_summary, sacd_sweep
 from benchmarks.summary import baseline, column, equal_accuracy, grouped, same_level, spread
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +34,8 @@ OTHERS = {  # quantiser and coder, after the systems' papers
     "AgileNN, Xpi (8 centres, LZW)": ("centres8", "lzw"),
 }
 SOURCES = {name: "codecs" for name in ("codecs_coders", "codecs_time")}
+SOURCES["sacd_summary"] = "sacd_sweep"
+SOURCES["policies_by_trace"] = "policies"
 
 
 def exits(rows: Rows) -> list[list[str]]:
@@ -306,6 +316,15 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "frame_prefix": frame_prefix,
     "deepcod": deepcod,
     "fuzz": fuzz,
+    "sacd_exits": sacd_exits,
+    "sacd_costs": sacd_costs,
+    "sacd_sweep": sacd_sweep,
+    "sacd_summary": sacd_summary,
+    "policies": policies,
+    "policies_by_trace": policies_by_trace,
+    "decision_time": decision_time,
+    "learning_curves": learning_curves,
+    "simulator_speed": simulator_speed,
 }
 
 

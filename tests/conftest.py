@@ -1,5 +1,8 @@
 """What tests of several packages share: a small network, its bundle, and the data sets."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,9 @@ from xpi_ray.compression.ladder import Ladder
 from xpi_ray.compression.transform import Transform
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
+from xpi_ray.policies.learned import FEATURES, SHORTLIST, to_bytes
+from xpi_ray.policies.utility import Weights
+from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.training.data import Split, Splits, data_folder, load
 from xpi_ray.training.packing import carries, pack
 
@@ -100,6 +106,49 @@ def bundle_folder(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     bundle.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_outcomes():
+    """Makes outcomes of a make-believe network: 4 blocks, 3 levels of which the last harms."""
+
+    def make(seed, samples=60, exits=4, levels=3):
+        rng = np.random.default_rng(seed)
+        ease = rng.normal(size=(samples, 1)) + np.linspace(-0.5, 1.5, exits)
+        ease = ease + rng.normal(size=(samples, exits)) / 2
+        entropy = (1 / (1 + np.exp(2 * np.abs(ease) - 1))).astype(np.float32)
+        correct = ease + rng.normal(size=(samples, exits)) / 2 > 0
+        resumed_entropy = np.broadcast_to(entropy, (levels, exits, samples, exits)).copy()
+        resumed_correct = np.broadcast_to(correct, (levels, exits, samples, exits)).copy()
+        for partition in range(1, exits):
+            harmed = rng.random((samples, exits - partition)) < 0.5
+            resumed_correct[2, partition, :, partition:] &= ~harmed
+            shift = rng.normal(0, 0.02, (samples, exits - partition))
+            resumed_entropy[1:, partition, :, partition:] += shift.astype(np.float32)
+        frame_bytes = np.array([[400, 900, 600, 300]] * levels, np.float32)
+        frame_bytes[:, 1:] /= 2.0 ** np.arange(levels)[:, None]
+        return Outcomes(entropy, correct, resumed_entropy.clip(0, 1), resumed_correct, frame_bytes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_policy():
+    """Makes the file of a policy for a bundle, of random layers that choose among all its plans."""
+
+    def make(bundle, seed=0):
+        rng = np.random.default_rng(seed)
+        widths = (FEATURES, 64, 64, SHORTLIST)
+        layers = [
+            (
+                rng.normal(0, inputs**-0.5, (outputs, inputs)).astype(np.float32),
+                np.zeros(outputs, "f"),
+            )
+            for inputs, outputs in itertools.pairwise(widths)
+        ]
+        return to_bytes(layers, range(len(bundle.candidates())), Weights())
+
+    return make
 
 
 @pytest.fixture(scope="session")

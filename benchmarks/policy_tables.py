@@ -1,0 +1,85 @@
+"""Tables of scheduling policies: what they are worth, how quick they are, what they were judged by.
+
+benchmarks/results/*.json ─► rows ─► benchmarks.tables
+"""
+
+from statistics import fmean, median
+
+from benchmarks.result import Rows
+from benchmarks.summary import column, grouped
+
+NAMES = {
+    "oracle": "full knowledge (the ceiling)",
+    "fixed": "best fixed plan in hindsight",
+    "ppo": "PPO",
+    "sac": "SAC",
+    "forecast": "best forecast, untrained",
+    "greedy": "least latency (greedy)",
+    "static": "the bundle's static plan",
+}
+
+
+def policies(rows: Rows) -> list[list[str]]:
+    """Means over traces, and over seeds where there are several with their range."""
+    table = [["policy", "reward", "of the oracle's", "in time", "accuracy", "edge, ms a request"]]
+    ceiling = fmean(column([row for row in rows if row["policy"] == "oracle"], "reward"))
+    for name, label in NAMES.items():
+        own = [row for row in rows if row["policy"] == name]
+        if not own:
+            continue
+        rewards = [
+            fmean(column([row for row in own if row["seed"] == seed], "reward"))
+            for seed in dict.fromkeys(row["seed"] for row in own)
+        ]
+        reward = fmean(rewards)
+        spread = f" ({min(rewards):.4f} to {max(rewards):.4f})" if len(rewards) > 1 else ""
+        in_time, accuracy, edge_ms = (
+            fmean(column(own, key)) for key in ("deadline_satisfaction", "accuracy", "edge_ms")
+        )
+        cells = [label, f"{reward:.4f}{spread}", f"{reward / ceiling:.1%}", f"{in_time:.2%}"]
+        table.append([*cells, f"{accuracy:.2%}", f"{edge_ms:.1f}"])
+    return table
+
+
+def policies_by_trace(rows: Rows) -> list[list[str]]:
+    """Reward and share of deadlines met, trace by trace; means over seeds."""
+    shown = [name for name in NAMES if any(row["policy"] == name for row in rows)]
+    table = [["trace", *(NAMES[name] for name in shown)]]
+    for trace in dict.fromkeys(str(row["trace"]) for row in rows):
+        cells = [f"`{trace}`"]
+        for name in shown:
+            own = [row for row in rows if row["trace"] == trace and row["policy"] == name]
+            in_time = fmean(column(own, "deadline_satisfaction"))
+            cells.append(f"{fmean(column(own, 'reward')):.4f}, {in_time:.2%}")
+        table.append(cells)
+    return table
+
+
+def decision_time(rows: Rows) -> list[list[str]]:
+    """One decision in the scheduler's process."""
+    table = [["policy", "p50, ms", "p99, ms"]]
+    for row in rows:
+        table.append([f"`{row['policy']}`", *(f"{row[key]:.3f}" for key in ("p50_ms", "p99_ms"))])
+    return table
+
+
+def simulator_speed(rows: Rows) -> list[list[str]]:
+    """Medians over the repeats."""
+    table = [["sites", "requests", "seconds", "requests a second"]]
+    for (sites,), runs in grouped(rows, "sites").items():
+        seconds = median(column(runs, "seconds"))
+        requests = int(runs[0]["requests"])
+        cells = [str(sites), f"{requests:,}", f"{seconds:.2f}", f"{requests / seconds:,.0f}"]
+        table.append(cells)
+    return table
+
+
+def learning_curves(rows: Rows) -> list[list[str]]:
+    """The best validation of each training, and what it took."""
+    table = [["algorithm", "seed", "best validation", "at decision", "decisions", "minutes"]]
+    for (policy, seed), run in grouped(rows, "policy", "seed").items():
+        best, last = max(run, key=lambda row: float(row["validation"])), run[-1]
+        cells = [NAMES[str(policy)], str(seed), f"{float(best['validation']):+.3f}"]
+        cells += [f"{best['steps']:,}", f"{last['steps']:,}"]
+        table.append([*cells, f"{float(last['seconds']) / 60:.1f}"])
+    return table

@@ -1,0 +1,44 @@
+from benchmarks import policy_tables
+
+FACTS = {"deadline_satisfaction": 0.9, "accuracy": 0.8, "edge_ms": 12.0}
+
+
+def row(policy, seed, reward, trace="t1"):
+    return {"policy": policy, "trace": trace, "seed": seed, "reward": reward, **FACTS}
+
+
+def test_policies_are_compared_with_the_oracles_mean():
+    """The mean over traces and seeds, as a share of the oracle's; the range is of seeds' means."""
+    rows = [row("oracle", 0, 1.8), row("oracle", 0, 2.0, "t2")]
+    rows += [row("ppo", seed, 1.6 + 0.2 * seed, trace) for seed in (0, 1) for trace in ("t1", "t2")]
+    head, ceiling, ppo = policy_tables.policies(rows)
+    assert len(head) == len(ppo)
+    assert ceiling[1:3] == ["1.9000", "100.0%"]
+    assert ppo[1:4] == ["1.7000 (1.6000 to 1.8000)", "89.5%", "90.00%"]
+
+
+def test_traces_stand_by_themselves():
+    """Each trace has a line, with each policy's own figures."""
+    rows = [row("oracle", 0, 1.8), row("fixed", 0, 1.5), row("oracle", 0, 2.0, "t2")]
+    rows.append(row("fixed", 0, 1.7, "t2"))
+    _, first, second = policy_tables.policies_by_trace(rows)
+    assert first == ["`t1`", "1.8000, 90.00%", "1.5000, 90.00%"]
+    assert second == ["`t2`", "2.0000, 90.00%", "1.7000, 90.00%"]
+
+
+def test_speed_is_the_median_repeats():
+    """Of three repeats the middle one counts."""
+    rows = [
+        {"sites": 3, "repeat": n, "requests": 1_000, "seconds": seconds}
+        for n, seconds in enumerate((0.5, 0.1, 0.2))
+    ]
+    assert policy_tables.simulator_speed(rows)[1] == ["3", "1,000", "0.20", "5,000"]
+
+
+def test_a_training_is_told_by_its_best_validation():
+    """With when it came, and what the whole training took."""
+    rows = [
+        {"policy": "sac", "seed": 2, "steps": steps, "seconds": steps / 10, "validation": value}
+        for steps, value in ((600, 0.1), (1_200, 0.4), (1_800, 0.3))
+    ]
+    assert policy_tables.learning_curves(rows)[1] == ["SAC", "2", "+0.400", "1,200", "1,800", "3.0"]
