@@ -26,7 +26,7 @@ from tensorboardX import SummaryWriter
 from rl.environment import SchedulingVectorEnv
 from rl.module import PPOModule, SACModule, layers_of
 from rl.task import Task
-from xpi_ray.policies.learned import Learned, to_bytes
+from xpi_ray.policies.learned import SHORTLIST, Learned, to_bytes
 
 Algorithms = Literal["ppo", "sac"]
 ENVIRONMENT = "xpi-scheduling"
@@ -92,6 +92,8 @@ class Training:
     def run(self) -> Iterator[Progress]:
         """Train to the end, a row at a time."""
         new = not self._curve.exists() or self._done == 0
+        if not new:
+            self._trim()
         validated_s = -np.inf
         with (
             self._curve.open("w" if new else "a", newline="") as file,
@@ -139,6 +141,12 @@ class Training:
         self._state.write_text(json.dumps(self.facts()))
         return float(validation)
 
+    def _trim(self) -> None:
+        """Forget what the curve tells of decisions after the checkpoint: they come again."""
+        head, *lines = self._curve.read_text().splitlines()
+        kept = [line for line in lines if int(line.partition(",")[0]) <= self._done]
+        self._curve.write_text("\n".join([head, *kept, ""]))
+
     def _resume(self) -> None:
         facts = json.loads(self._state.read_text())
         self._algorithm.restore_from_path(str(self._checkpoint.resolve()))
@@ -160,7 +168,7 @@ def configure(
     if algorithm == "ppo":
         config = PPOConfig().training(
             train_batch_size_per_learner=128 * num_envs,
-            minibatch_size=1024,
+            minibatch_size=min(1024, 128 * num_envs),
             num_epochs=6,
             lr=[[0, 1e-3], [steps, 1e-4]],
             entropy_coeff=[[0, 0.01], [steps, 0.0]],
@@ -177,7 +185,7 @@ def configure(
             lr=None,
             train_batch_size_per_learner=512,
             num_steps_sampled_before_learning_starts=4_000,
-            target_entropy=TARGET_ENTROPY * float(np.log(12)),
+            target_entropy=TARGET_ENTROPY * float(np.log(SHORTLIST)),
             tau=0.02,
             training_intensity=4.0,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 100_000},

@@ -32,9 +32,12 @@ def test_a_record_does_not_change():
 
 
 def test_times_and_sizes_carry_their_unit():
-    """Every field that is a float says its unit, save the entropy, which has none."""
+    """Every field that is a float says its unit, save those that have none."""
     floats = {field.name for field in fields(RequestRecord) if field.type is float}
-    assert {name for name in floats if not name.endswith(("_ms", "_bps"))} == {"entropy"}
+    assert {name for name in floats if not name.endswith(("_ms", "_bps"))} == {
+        "entropy",
+        "link_spread",
+    }
 
 
 @given(
