@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
-from safetensors.numpy import load_file, save_file
 
 from benchmarks.drift import png
 from benchmarks.load import Reply, open_loop, post
+from benchmarks.policies import RESUMED, outcomes_of
 from benchmarks.result import write
 from deployments.args import CloudArgs, SiteArgs
 from deployments.local_cluster import LocalCluster
@@ -33,7 +33,6 @@ from xpi_ray.bundle import Bundle
 from xpi_ray.link.traces import Trace
 from xpi_ray.policies.base import Decision
 from xpi_ray.policies.plan import SLO_CLASSES
-from xpi_ray.profiles.measure import measure_outcomes
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.arrivals import bursts, poisson
@@ -41,7 +40,6 @@ from xpi_ray.simulation.cluster import Cluster, Setting, Site
 from xpi_ray.training.data import load
 
 PORT = 8149
-IMAGES = 1_000
 WARM_UP = 100
 STAGES = (
     "edge_wait_ms",
@@ -92,7 +90,7 @@ def main() -> None:
             draw = bursts if scenario.bursts else poisson
             seconds = arguments.requests / scenario.rate_rps
             times_s = draw(scenario.rate_rps, seconds, rng) / 1000
-            images = rng.integers(IMAGES, size=len(times_s))
+            images = rng.integers(RESUMED, size=len(times_s))
             deadlines_ms = rng.uniform(*scenario.deadlines_ms, len(times_s))
             replies = _live(scenario, times_s, images, deadlines_ms)
             asked = Asked(times_s, images, deadlines_ms)
@@ -241,19 +239,6 @@ def _nearest(
         return found
 
     return look_up
-
-
-def outcomes_of(bundle: Bundle) -> Outcomes:
-    """Of the first test images, every one of them after every link; kept beside the runs."""
-    path = Path("runs") / f"fidelity-{bundle.digest.hex()}.safetensors"
-    if not path.exists():
-        test = load(bundle.manifest.name).test
-        images, labels = test.images[:IMAGES], test.labels[:IMAGES]
-        network = Bundle.load().network.prepare()
-        measured = measure_outcomes(network, bundle.ladder, images, labels, IMAGES)
-        path.parent.mkdir(exist_ok=True)
-        save_file(dict(measured.to_arrays()), path)
-    return Outcomes.from_arrays(dict(load_file(path)))
 
 
 if __name__ == "__main__":
