@@ -38,6 +38,7 @@ class CloudExecutor:
             pace = Pace(block_ms)
             return CloudSide(network, bundle.ladder, bundle.digest, pace, trusted, args.max_batch)
 
+        bundle.ladder.warm_up(bundle.manifest.static_plan.level)
         total_ms = _warm_up(side([0.0] * network.num_blocks), network, bundle.digest)
         profile = here(bundle.manifest.profile_of(*profile_names(CLOUD)), total_ms)
         self._side = side(profile.block_ms)

@@ -73,6 +73,7 @@ def _warm_up(network: ProgressiveNetwork, bundle: Bundle) -> float:
     whole = bundle.manifest.static_plan.model_copy(
         update={"partition": blocks, "thresholds": (0.0,) * blocks}
     )
+    bundle.ladder.warm_up(bundle.manifest.static_plan.level)
     side = EdgeSide(network, bundle.ladder, bundle.digest, Pace([0.0] * blocks))
     pixels = np.zeros((3, *network.image_size), np.uint8)
     return min(side.run(pixels, whole, Budget(60_000)).edge_ms for _ in range(WARM_UP_RUNS))

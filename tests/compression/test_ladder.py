@@ -76,3 +76,14 @@ def test_what_arrives_of_segments_has_a_level(ladder, network, images, partition
         assert worth == min(fits, default=LAYERS - 1)
     learned = ladder.encode(carry, partition, LAYERS)
     assert ladder.arrived_level(learned[:1], partition, LAYERS) == LEVELS - 1
+
+
+def test_warming_up_changes_no_frame(ladder, network, images):
+    """What is sent afterwards is what would have been sent before."""
+    known = carries(network, images)
+    before = {
+        partition: ladder.encode(carry[0], partition, 2) for partition, carry in known.items()
+    }
+    ladder.warm_up(2)
+    for partition, carry in known.items():
+        assert ladder.encode(carry[0], partition, 2) == before[partition]

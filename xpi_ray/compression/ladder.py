@@ -79,6 +79,12 @@ class Ladder:
             found.append((segments, self.decode(segments, partition, level)))
         return found
 
+    def warm_up(self, level: int) -> None:
+        """Code a carry of zeros at every partition: first runs take many times longer."""
+        for partition, codec in self._layered.items():
+            segments = self.encode(np.zeros(codec.shape, np.float32), partition, level)
+            self.decode(segments, partition, level)
+
     @classmethod
     def fit(
         cls,
