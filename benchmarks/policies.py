@@ -41,8 +41,8 @@ from xpi_ray.simulation.cluster import Site, utilities
 from xpi_ray.simulation.draw import draw_site
 from xpi_ray.training.data import load
 
-TEST_IMAGES = 2_000
-RESUMED = 1_000
+TEST_IMAGES = 5_000
+RESUMED = 5_000
 SEED = 7
 KEYS = ("reward", "deadline_satisfaction", "accuracy", "edge_ms")
 

@@ -4,9 +4,22 @@ import pytest
 import torch
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import CENTRES, CODECS, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle, find
+from xpi_ray.bundle import (
+    CENTRES,
+    CODECS,
+    MANIFEST,
+    OUTCOMES,
+    POLICY,
+    SUMS,
+    WEIGHTS,
+    Bundle,
+    find,
+)
 from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.errors import BundleError
+from xpi_ray.policies.learned import from_bytes
+from xpi_ray.policies.observation import Observation
+from xpi_ray.policies.plan import SLO_CLASSES
 
 FILES = (MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS)
 MAX_BYTES = 10 << 20
@@ -54,8 +67,23 @@ def test_packaged_bundles_are_small_and_hold_nothing_else():
     """Each has its files and no others, together below 10 MiB."""
     for folder in module.PACKAGED.iterdir():
         files = list(folder.iterdir())
-        assert {file.name for file in files} - {CENTRES} == set(FILES)
+        assert {file.name for file in files} - {CENTRES, POLICY} == set(FILES)
         assert sum(file.stat().st_size for file in files) < MAX_BYTES
+
+
+def test_the_packaged_policy_decides():
+    """It is of this bundle's plans, keeps a block at the edge, and sends less over slow links."""
+    bundle = Bundle.load()
+    policy = from_bytes(bundle.policy, bundle.manifest.profiles["default"], bundle.candidates())
+    sizes = []
+    for link_bps in (50e6, 5e4):
+        seen = Observation(edge_slowdown=8, link_bps=link_bps, link_spread=0.4, arrivals_rps=10)
+        plans = [policy.decide(seen, slo) for slo in SLO_CLASSES]
+        assert all(plan.partition >= 1 for plan in plans)
+        frames = bundle.outcomes.frame_bytes
+        crossing = [plan for plan in plans if plan.partition < 12]
+        sizes.append(sum(float(frames[plan.level, plan.partition]) for plan in crossing))
+    assert sizes[1] < sizes[0]
 
 
 def test_the_default_bundle_serves(monkeypatch, tmp_path):
