@@ -14,15 +14,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from rl.contest import TAIL_S, by_deadline
 from rl.task import Task
-from xpi_ray.policies.learned import FEATURES, GAP, SHARPNESS, SHORTLIST, View
+from xpi_ray.policies.learned import BOUND, FEATURES, GAP, SHARPNESS, SHORTLIST, View
 from xpi_ray.policies.observation import Observation, Watch
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster, Site, seen, utilities
 from xpi_ray.simulation.draw import draw_site
-
-TAIL_S = 1.0  # after a period, in which its last requests end
-BOUND = 5.0
 
 Features = NDArray[np.float32]
 Worth = NDArray[np.float64]
@@ -60,7 +58,7 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(self, task: Task, num_envs: int, seed: int = 0) -> None:
-        self._classes = sorted(task.setting.classes, key=lambda slo: slo.deadline_ms)
+        self._classes = by_deadline(task)
         if num_envs < 1 or num_envs % len(self._classes):
             raise ValueError(
                 f"expected a multiple of {len(self._classes)} environments, one for each class of "

@@ -39,6 +39,8 @@ PER_PLAN = 6
 FEATURES = STATE + SHORTLIST * PER_PLAN
 MAX_FILE_BYTES = 4 * 2**20
 MAX_LAYERS = 8
+BOUND = 5.0
+"""Features are cut to it."""
 GAP = slice(STATE, None, PER_PLAN)
 """Where the features hold ``SHARPNESS`` times what each plan's forecast lacks to the best one's."""
 SHARPNESS = 20.0
@@ -53,7 +55,7 @@ class View(NamedTuple):
     """What the network is shown for one class."""
 
     features: NDArray[np.float32]
-    """(FEATURES,), each in -5..5."""
+    """(FEATURES,), each in -BOUND..BOUND."""
     shortlist: NDArray[np.intp]
     """Candidates by kind, (SHORTLIST,)."""
 
@@ -105,7 +107,7 @@ class Viewer:
         per_plan[:, 2] = predicted.accuracy[best]
         per_plan[:, 3] = np.log(predicted.latency_ms[best] / deadline_ms)
         per_plan[:, 4:] = self._plans[best]
-        return View(features.clip(-5, 5).astype(np.float32), best)
+        return View(features.clip(-BOUND, BOUND).astype(np.float32), best)
 
 
 class Learned:
