@@ -26,13 +26,13 @@ from rich.progress import Progress
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.result import write
-from rl.contest import Rows, by_deadline, drive, facts, fixed, oracle
+from rl.contest import Rows, by_deadline, drive, facts, fixed, oracle, untrained
 from rl.task import Task, make_task, read_sources
 from xpi_ray.bundle import Bundle
 from xpi_ray.link.traces import Trace
 from xpi_ray.policies.base import Decision, Policy
 from xpi_ray.policies.greedy import LeastLatency
-from xpi_ray.policies.learned import FEATURES, SHORTLIST, Learned, from_bytes, read
+from xpi_ray.policies.learned import from_bytes, read
 from xpi_ray.policies.plan import SLO_CLASSES
 from xpi_ray.profiles.measure import measure_outcomes
 from xpi_ray.profiles.outcomes import Outcomes
@@ -88,11 +88,9 @@ def policies(
     manifest = bundle.manifest
     profile = manifest.profiles["default"]
     thresholds = [calibration.thresholds for calibration in manifest.calibrations]
-    zeros = np.zeros((SHORTLIST, FEATURES), np.float32)
-    untrained = Learned(task.viewer, [(zeros, zeros[:, 0])])
     sides: dict[tuple[str, int], Policy] = {
         ("greedy", 0): LeastLatency(profile, bundle.outcomes, thresholds),
-        ("forecast", 0): untrained,
+        ("forecast", 0): untrained(task.viewer),
     }
     for name, runs in folders.items():
         for seed, folder in enumerate(runs):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rl.task import Task
 from xpi_ray.policies.base import Decision, Policy
+from xpi_ray.policies.learned import FEATURES, SHORTLIST, Learned, Viewer
 from xpi_ray.policies.observation import Watch
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.policies.utility import Weights
@@ -32,6 +33,12 @@ def drive(task: Task, site: Site, policy: Policy, duration_s: float) -> Rows:
         cluster.set_plans(0, [policy.decide(observation, slo) for slo in classes])
     cluster.advance(np.inf)
     return cluster.requests
+
+
+def untrained(viewer: Viewer) -> Learned:
+    """Goes by the forecast alone, which is where training begins."""
+    nothing = np.zeros((SHORTLIST, FEATURES), np.float32)
+    return Learned(viewer, [(nothing, nothing[:, 0])])
 
 
 def fixed(task: Task, site: Site, decisions: Sequence[Decision]) -> Rows:

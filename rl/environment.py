@@ -22,6 +22,10 @@ from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster, Site, seen, utilities
 from xpi_ray.simulation.draw import draw_site
 
+PERIODS_AFTER = 2  # in which what a plan leaves behind in queues counts
+MOST = 10.0
+"""Rewards are cut to it."""
+
 Features = NDArray[np.float32]
 Worth = NDArray[np.float64]
 
@@ -39,12 +43,15 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
     **Action**, ``Discrete(SHORTLIST)``: which of these plans the class's requests go by in the
     next period. A plan is a partition, a threshold for every exit, and a level.
 
-    **Reward**: ``SHARPNESS`` times how much more the requests of the class that arrive in the
-    period are worth, in the mean, than they would be if all went by the plans with the best
-    forecast. Worth is ``Weights.utility``: 1 for an answer in time, 1 if it is right, -0.1 for
-    100 ms at the edge. Both are simulated from the same moment with the same requests, so that
-    what differs between sites and moments is no noise. 0 if the class has no requests. About
-    -10..10.
+    **Reward**: what the class's plan does to all of the site's requests, beside the plan with the
+    best forecast: ``SHARPNESS`` times the worth of the requests that arrive in this period and the
+    ``PERIODS_AFTER`` next, less what it would be had this class alone gone by the forecast, for
+    each request of the class in the period; cut to -10..10. Worth is ``Weights.utility``: 1 for an
+    answer in time, 1 if it is right, -0.1 for 100 ms at the edge. Both are simulated from the same
+    moment with the same requests, so that what differs between sites and moments is no noise; what
+    the plan leaves behind in queues, and what it takes from the other classes, counts (difference
+    rewards: Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001). In the
+    later periods all go by the forecast's plans. 0 if the class has no requests.
 
     **Episode**: ``task.periods`` periods of ``task.period_s``; the sites are drawn anew for each.
     It is truncated, never terminated. The first period goes by the static plan.
@@ -114,10 +121,7 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
             return features, np.zeros(self.num_envs), never, never, {}
         if self._cluster is None:
             raise ValueError("reset the environment before its first step")
-        begins_ms = self._cluster.now_ms
-        arrived = self._cluster.arriving(begins_ms, begins_ms + 1000 * self.task.period_s)
-        forecast = np.array([view.features[GAP].argmax() for view in self._views])
-        rewards = SHARPNESS * (self._worth(actions, arrived) - self._worth(forecast, arrived))
+        rewards = self._rewards(actions)
         self._set_plans(self._cluster, actions)
         self._pass()
         over = np.full(self.num_envs, self._period > self.task.periods)
@@ -132,17 +136,46 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         for site in range(self._num_sites):
             cluster.set_plans(site, decisions[site * classes : (site + 1) * classes])
 
-    def _worth(self, actions: NDArray[np.int64], arrived: NDArray[np.intp]) -> Worth:
-        """Mean utility of the requests that arrive, by class of each site, if it went like this."""
+    def _rewards(self, actions: NDArray[np.int64]) -> Worth:
+        """What each class's choice does to its site, for each of the class's requests."""
         assert self._cluster is not None
-        trial = self._cluster.copy()
+        classes, begins_ms = len(self._classes), self._cluster.now_ms
+        rows = self._cluster.requests[
+            self._cluster.arriving(begins_ms, begins_ms + 1000 * self.task.period_s)
+        ]
+        index = (rows[:, at.SITE] * classes + rows[:, at.SLO]).astype(np.intp)
+        counts = np.bincount(index, minlength=self.num_envs)
+        forecast = np.array([view.features[GAP].argmax() for view in self._views])
+        gained = np.zeros(self.num_envs)
+        chosen = self._worth(actions, forecast)
+        for number in range(classes):
+            without = actions.copy()
+            without[number::classes] = forecast[number::classes]
+            if (without != actions).any():
+                gained[number::classes] = chosen - self._worth(without, forecast)
+        gained[counts == 0] = 0.0
+        rewards: Worth = (SHARPNESS * gained / np.maximum(counts, 1)).clip(-MOST, MOST)
+        return rewards
+
+    def _worth(self, actions: NDArray[np.int64], after: NDArray[np.int64]) -> Worth:
+        """Utility of each site's requests of this period and the next ones, if it went like this.
+
+        Args:
+            actions: In this period.
+            after: In the next ones.
+        """
+        assert self._cluster is not None
+        trial, period_ms = self._cluster.copy(), 1000 * self.task.period_s
+        begins_ms = trial.now_ms
+        ends_ms = begins_ms + (1 + PERIODS_AFTER) * period_ms
         self._set_plans(trial, actions)
-        trial.advance(trial.now_ms + 1000 * (self.task.period_s + TAIL_S))
-        rows = trial.requests[arrived]
-        index = (rows[:, at.SITE] * len(self._classes) + rows[:, at.SLO]).astype(np.intp)
+        trial.advance(begins_ms + period_ms)
+        self._set_plans(trial, after)
+        trial.advance(ends_ms + 1000 * TAIL_S)
+        rows = trial.requests[trial.arriving(begins_ms, ends_ms)]
+        sites = rows[:, at.SITE].astype(np.intp)
         worth = utilities(rows, self.task.viewer.weights)
-        sums = np.bincount(index, worth, minlength=self.num_envs)
-        return sums / np.maximum(np.bincount(index, minlength=self.num_envs), 1)
+        return np.bincount(sites, worth, minlength=self._num_sites).astype(np.float64)
 
     def _pass(self) -> None:
         """Let a period pass, and look at what it told."""

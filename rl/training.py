@@ -23,10 +23,14 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 from tensorboardX import SummaryWriter
 
-from rl.environment import SchedulingVectorEnv
+from rl.contest import drive, untrained
+from rl.environment import SchedulingVectorEnv, Worth
 from rl.module import PPOModule, SACModule, layers_of
 from rl.task import Task
-from xpi_ray.policies.learned import SHORTLIST, Learned, to_bytes
+from xpi_ray.policies.base import Policy
+from xpi_ray.policies.learned import SHARPNESS, SHORTLIST, Learned, to_bytes
+from xpi_ray.simulation.cluster import utilities
+from xpi_ray.simulation.draw import draw_site
 
 Algorithms = Literal["ppo", "sac"]
 ENVIRONMENT = "xpi-scheduling"
@@ -34,7 +38,7 @@ SITES = 16  # in one simulated cluster, each with all classes
 GAMMA = 0.0  # a reward counts all that its plans did, and the next period brings new ones
 STEPS = {"ppo": 800_000, "sac": 250_000}
 VALIDATION_SEED = 1_000_003
-VALIDATION_EPISODES = 6
+VALIDATION_SITES = 96
 VALIDATE_EVERY_S = 30.0
 TARGET_ENTROPY = 0.3  # of ln(SHORTLIST): 0.98, as is usual, is next to deciding at random
 
@@ -49,7 +53,8 @@ class Progress(NamedTuple):
     mean_reward: float
     """Per decision, while exploring."""
     validation: float
-    """Likewise, of the best action always, on the validation sites; NaN where not measured."""
+    """``SHARPNESS`` times how much more requests of the validation sites are worth with the best
+    action always than by the forecast alone; NaN where not measured."""
     entropy: float
     """Of the policy in training, natural logarithm."""
 
@@ -83,6 +88,7 @@ class Training:
         self._state = folder / "state.json"
         self.policy_path = folder / "policy.safetensors"
         self._done, self._seconds, self._best = 0, 0.0, -np.inf
+        self._forecast_worth = validate(task, untrained(task.viewer))
         torch.set_num_threads(1)
         config = configure(task, algorithm, seed, self._num_envs, self.steps)
         self._algorithm: Algorithm = config.build_algo()
@@ -132,7 +138,8 @@ class Training:
     def _validate(self) -> float:
         """Judge the policy, keep it if it is the best so far, and make a checkpoint."""
         layers = layers_of(self._algorithm.get_module())
-        validation = validate(self._task, Learned(self._task.viewer, layers))
+        worth = validate(self._task, Learned(self._task.viewer, layers))
+        validation = SHARPNESS * (worth - self._forecast_worth).mean()
         if validation > self._best:
             self._best = float(validation)
             viewer = self._task.viewer
@@ -207,22 +214,17 @@ def configure(
     )
 
 
-def validate(task: Task, policy: Learned, seed: int = VALIDATION_SEED) -> float:
-    """Mean reward of all decisions, on sites drawn from the training traces.
-
-    Those count too that chose as the forecast would: else a policy that seldom departs from it
-    would seem better than one that often gains.
-    """
-    classes = len(task.setting.classes)
-    env = SchedulingVectorEnv(task, SITES * classes)
-    rewards_seen = []
-    for episode in range(VALIDATION_EPISODES):
-        features, _ = env.reset(seed=seed + episode)
-        for _ in range(task.periods):
-            actions = policy.logits(features).argmax(1)
-            features, rewards, _, _, _ = env.step(actions)
-            rewards_seen.append(rewards.mean())
-    return float(np.mean(rewards_seen))
+def validate(task: Task, policy: Policy, seed: int = VALIDATION_SEED) -> Worth:
+    """Mean utility of requests at each site, drawn from the task's traces; 0 if there are none."""
+    duration_s = task.periods * task.period_s
+    setting = task.setting
+    rewards = []
+    for site in range(VALIDATION_SITES):
+        rng = np.random.default_rng([seed, site])
+        drawn = draw_site(setting.profile, setting.num_samples, task.sources, duration_s, rng)
+        rows = drive(task, drawn, policy, duration_s)
+        rewards.append(utilities(rows, task.viewer.weights).sum() / max(len(rows), 1))
+    return np.array(rewards)
 
 
 def quiet_ray() -> None:

@@ -170,10 +170,14 @@ class Bundle:
         policy = files.get(POLICY)
         return cls(manifest, network, ladder, outcomes, centres, policy, digest)
 
-    def candidates(self) -> list[Candidate]:
-        """Every plan of the bundle, in the order that policy files count them in."""
+    def candidates(self, outcomes: Outcomes | None = None) -> list[Candidate]:
+        """Every plan of the bundle, in the order that policy files count them in.
+
+        Args:
+            outcomes: What they are judged by, if not all of the bundle's.
+        """
         thresholds = [calibration.thresholds for calibration in self.manifest.calibrations]
-        return candidates(self.outcomes, thresholds)
+        return candidates(outcomes or self.outcomes, thresholds)
 
     def with_policy(self, policy: bytes) -> "Bundle":
         """The bundle with another policy for the scheduler; saved, it has another digest."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpi_ray.profiles.outcomes import WINDOW, Outcomes
+from xpi_ray.profiles.outcomes import Outcomes
 
 HALVES = st.integers(0, 2048).map(lambda value: value / 2048)  # what 16 bits hold exactly
 
@@ -95,21 +95,16 @@ def test_the_edge_is_trusted_where_the_surer_exit_is_right_more_often():
     assert not found[:, 1:].all()
 
 
-def test_smoothing_tells_what_is_likely_of_those_as_sure(make_outcomes):
-    """The share that was right in a window of samples in order of entropy, one by one."""
+def test_those_that_crossed_are_the_first(make_outcomes):
+    """Each of them keeps what it did with and without a link."""
     outcomes = make_outcomes(0, samples=90)
-    smooth = outcomes.smoothed()
-    half = int(WINDOW * 90 / 2)
-    for entropy, right, found in (
-        (outcomes.entropy[:, 1], outcomes.correct[:, 1], smooth.correct[:, 1]),
-        (
-            outcomes.resumed_entropy[1, 2, :, 3],
-            outcomes.resumed_correct[1, 2, :, 3],
-            smooth.resumed_correct[1, 2, :, 3],
-        ),
-    ):
-        order = sorted(range(90), key=lambda sample: entropy[sample])
-        for place, sample in enumerate(order):
-            window = order[max(place - half, 0) : place + half + 1]
-            assert found[sample] == pytest.approx(right[window].mean(), abs=1e-6)
-    assert (smooth.entropy == outcomes.entropy).all()
+    count = 40
+    outcomes = outcomes._replace(
+        resumed_entropy=outcomes.resumed_entropy[:, :, :count],
+        resumed_correct=outcomes.resumed_correct[:, :, :count],
+    )
+    crossed = outcomes.crossed()
+    assert len(crossed.entropy) == count
+    assert (crossed.entropy == outcomes.entropy[:count]).all()
+    assert (crossed.correct == outcomes.correct[:count]).all()
+    assert crossed.resumed_correct is outcomes.resumed_correct

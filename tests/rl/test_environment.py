@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from rl.environment import SchedulingEnv, SchedulingVectorEnv
+from rl.environment import MOST, PERIODS_AFTER, SchedulingEnv, SchedulingVectorEnv
 from xpi_ray.policies.learned import FEATURES, GAP, SHARPNESS, SHORTLIST
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster, utilities
@@ -86,33 +86,39 @@ def test_the_forecasts_own_choice_is_worth_nothing_more(env):
     assert others > 6
 
 
-def test_the_reward_is_how_much_more_the_requests_are_worth(task):
-    """By simulating both ways here, from the beginning, for the classes of one site."""
+def test_the_reward_is_what_a_class_brings_its_site(task):
+    """By simulating here with and without each class's choice, and what comes after."""
     rng = np.random.default_rng(6)
     site = draw_site(task.setting.profile, 60, task.sources, 3.0, rng)
     env = SchedulingVectorEnv(task, 3)
     features, _ = env.reset(options={"sites": [site]})
     shortlists = [view.shortlist for view in env._views]
-    actions = np.array([3, 11, 7])
+    actions, forecast = np.array([3, 11, 7]), best(features)
     _, rewards, *_ = env.step(actions)
-    worth = []
-    for chosen in (actions, best(features)):
+
+    def worth(chosen):
         cluster = Cluster(task.setting, [site])
         cluster.advance(500.0)
-        plans = [
-            task.viewer.candidates[places[action]].decision
-            for places, action in zip(shortlists, chosen, strict=True)
-        ]
-        cluster.set_plans(0, plans)
-        cluster.advance(2_000.0)
+        for until_ms, places in ((1_000.0, chosen), (3_500.0, forecast)):
+            plans = [
+                task.viewer.candidates[shortlist[place]].decision
+                for shortlist, place in zip(shortlists, places, strict=True)
+            ]
+            cluster.set_plans(0, plans)
+            cluster.advance(until_ms)
         arrived = cluster.requests[:, at.ARRIVED]
-        rows = cluster.requests[(arrived >= 500) & (arrived < 1_000)]
-        each = utilities(rows, task.viewer.weights)
-        worth.append(
-            [each[rows[:, at.SLO] == c].mean() if (rows[:, at.SLO] == c).any() else 0
-             for c in range(3)]
-        )  # fmt: skip
-    assert rewards == pytest.approx(SHARPNESS * (np.array(worth[0]) - worth[1]))
+        rows = cluster.requests[(arrived >= 500) & (arrived < 1_000 + 500 * PERIODS_AFTER)]
+        counts = np.bincount(rows[rows[:, at.ARRIVED] < 1_000, at.SLO].astype(int), minlength=3)
+        return utilities(rows, task.viewer.weights).sum(), counts
+
+    for number in range(3):
+        without = actions.copy()
+        without[number] = forecast[number]
+        total, counts = worth(actions)
+        expected = SHARPNESS * (total - worth(without)[0]) / max(counts[number], 1)
+        assert rewards[number] == pytest.approx(
+            np.clip(expected, -MOST, MOST) * (counts[number] > 0)
+        )
     assert rewards.any()
 
 

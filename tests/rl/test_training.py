@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from rl.environment import SchedulingVectorEnv
-from rl.training import SITES, VALIDATION_EPISODES, Progress, validate
+from rl.contest import drive, untrained
+from rl.training import VALIDATION_SITES, Progress, validate
 from xpi_ray.bundle import Bundle
-from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Learned, from_bytes
+from xpi_ray.policies.learned import from_bytes
+from xpi_ray.simulation.cluster import utilities
+from xpi_ray.simulation.draw import draw_site
 
 pytestmark = pytest.mark.ray
 
@@ -21,13 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+from rl.contest import untrained
 from rl.module import layers_of
 from rl.task import make_task
 import rl.training
 from rl.training import Training, quiet_ray, validate
 from xpi_ray.bundle import Bundle
 from xpi_ray.link.traces import Trace
-from xpi_ray.policies.learned import Learned, from_bytes
+from xpi_ray.policies.learned import SHARPNESS, Learned, from_bytes
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.simulation.draw import Sources
 
@@ -43,6 +46,7 @@ def impatient(task, algorithm, *rest):
         config.training(num_steps_sampled_before_learning_starts=200)
     return config
 rl.training.configure = impatient
+rl.training.VALIDATION_SITES = 8
 quiet_ray()
 told = {}
 for algorithm, counts, sites in (("ppo", (1_000, 2_000), 4), ("sac", (500, 1_000), 2)):
@@ -55,8 +59,9 @@ for algorithm, counts, sites in (("ppo", (1_000, 2_000), 4), ("sac", (500, 1_000
         training.close()
         parts.append({"rows": rows, "begins": begins, "ends": ends, "facts": training.facts()})
     data = training.policy_path.read_bytes()
-    profile = bundle.manifest.profiles["default"]
-    parts[-1]["kept"] = validate(task, from_bytes(data, profile, bundle.candidates()))
+    kept = Learned(task.viewer, from_bytes(data, task.setting.profile, bundle.candidates()).layers)
+    gained = validate(task, kept) - validate(task, untrained(task.viewer))
+    parts[-1]["kept"] = SHARPNESS * gained.mean()
 print(json.dumps(told))
 """
 
@@ -108,21 +113,19 @@ def test_the_best_policy_on_validation_is_kept(told, folder, algorithm):
     from_bytes(data, bundle.manifest.profiles["default"], bundle.candidates())
 
 
-def test_validation_is_the_mean_over_all_decisions(task):
-    """Those that follow the forecast count as well, with nothing gained."""
-    nothing = [(np.zeros((SHORTLIST, FEATURES), np.float32), np.zeros(SHORTLIST, np.float32))]
-    assert validate(task, Learned(task.viewer, nothing)) == 0
-    biases = np.zeros(SHORTLIST, np.float32)
-    biases[4] = 1.0  # chosen wherever its forecast lacks little
-    policy = Learned(task.viewer, [(nothing[0][0], biases)])
-    rewards, departs = [], []
-    for episode in range(VALIDATION_EPISODES):
-        env = SchedulingVectorEnv(task, SITES * 3)
-        features, _ = env.reset(seed=7 + episode)
-        for _ in range(task.periods):
-            actions = policy.logits(features).argmax(1)
-            departs += (actions != features[:, GAP].argmax(1)).tolist()
-            features, gained, *_ = env.step(actions)
-            rewards += gained.tolist()
-    assert 0 < np.mean(departs) < 1
-    assert validate(task, policy, seed=7) == pytest.approx(np.mean(rewards))
+def test_validation_is_what_requests_are_worth(task):
+    """Of each site by itself; the same sites whenever it is asked, others for another seed."""
+    policy = untrained(task.viewer)
+    worth = validate(task, policy, seed=7)
+    assert worth.shape == (VALIDATION_SITES,)
+    site = draw_site(
+        task.setting.profile,
+        task.setting.num_samples,
+        task.sources,
+        task.periods * task.period_s,
+        np.random.default_rng([7, 3]),
+    )
+    rows = drive(task, site, policy, task.periods * task.period_s)
+    assert worth[3] == pytest.approx(utilities(rows, task.viewer.weights).sum() / max(len(rows), 1))
+    assert (validate(task, policy, seed=7) == worth).all()
+    assert (validate(task, policy, seed=8) != worth).any()

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 0.05  # of all samples, for smoothing
-
 Entropies = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+Rights = NDArray[Any]
+"""Flags, or float32 chances, 0..1."""
 
 
 class Outcomes(NamedTuple):
@@ -26,11 +26,11 @@ class Outcomes(NamedTuple):
 
     entropy: Entropies
     """Normalised, (n, N)."""
-    correct: Flags
+    correct: Rights
     """(n, N)."""
     resumed_entropy: Entropies
     """(L, N, m, N): level, partition 0..N-1, sample, exit."""
-    resumed_correct: Flags
+    resumed_correct: Rights
     """(L, N, m, N)."""
     frame_bytes: NDArray[np.float32]
     """Mean size of a frame, (L, N)."""
@@ -54,17 +54,10 @@ class Outcomes(NamedTuple):
             trusted[:, partition] = chosen.sum(1) > last.sum(1)
         return trusted
 
-    def smoothed(self) -> "Outcomes":
-        """Each sample's correctness replaced by the share of right ones among those as sure as it.
-
-        For training: whether one image happened to be right at one exit is chance that a policy
-        cannot know, and that hides what its plans are worth. Flags become float32, 0..1; what is as
-        sure is a ``WINDOW`` of the samples in order of entropy, of each exit and link by itself.
-        """
-        return self._replace(
-            correct=_smoothed(self.entropy, self.correct, 0),
-            resumed_correct=_smoothed(self.resumed_entropy, self.resumed_correct, 2),
-        )
+    def crossed(self) -> "Outcomes":
+        """Of those samples alone that crossed every link."""
+        count = self.resumed_correct.shape[2]
+        return self._replace(entropy=self.entropy[:count], correct=self.correct[:count])
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, as small as their precision allows.
@@ -101,23 +94,6 @@ class Outcomes(NamedTuple):
             _resumed(whole[1], crossed, after),
             arrays["frame_bytes"].astype(np.float32),
         )
-
-
-def _smoothed(entropy: Entropies, correct: Flags, axis: int) -> NDArray[Any]:
-    """Mean correctness in a sliding window over the samples, which lie along ``axis``."""
-    order = entropy.argsort(axis, kind="stable")
-    right = np.take_along_axis(correct, order, axis).astype(np.float64)
-    samples = right.shape[axis]
-    half = max(int(WINDOW * samples / 2), 1)
-    so_far = np.insert(right.cumsum(axis), 0, 0.0, axis)
-    first = np.maximum(np.arange(samples) - half, 0)
-    last = np.minimum(np.arange(samples) + half + 1, samples)
-    shape = [1] * right.ndim
-    shape[axis] = samples
-    means = (so_far.take(last, axis) - so_far.take(first, axis)) / (last - first).reshape(shape)
-    smooth = np.empty_like(means, np.float32)
-    np.put_along_axis(smooth, order, means.astype(np.float32), axis)
-    return smooth
 
 
 def _after_link(exits: int) -> Flags:
