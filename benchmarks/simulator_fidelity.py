@@ -5,8 +5,9 @@
 A live local cluster with a slowed edge and a link held to a constant rate answers test images by
 the static plan; every other request calibrates the simulator, the rest judge it. From the first
 ones come, moment by moment, how slow edge and cloud were, what a call took beside link and queue,
-and what HTTP took: the machine's own ups and downs, which no model knows. All else is simulated:
-queues, batches, link, exits, deadlines. Times, images and deadlines are the live ones.
+what the router took beside these, and what HTTP took beside the router: the machine's own ups and
+downs, which no model knows. All else is simulated: queues, batches, link, exits, deadlines. Times,
+images and deadlines are the live ones.
 
 Writes ``benchmarks/results/simulator_fidelity.json``.
 """
@@ -50,6 +51,8 @@ STAGES = (
     "decode_ms",
     "cloud_ms",
 )
+
+AT_EDGE = STAGES[: STAGES.index("link_ms")]
 
 Array = NDArray[np.float64]
 
@@ -147,10 +150,12 @@ def _compare(
     calibrating = np.arange(len(replies)) % 2 == 0
     sent_ms = np.array([1000 * reply.sent_s for reply in replies])
     near = _nearest(sent_ms, measured, calibrating)
+    router_ms, http_ms = near("router_ms"), near("http_ms")
     site = Site(
-        arrivals=sent_ms,
+        # The budget runs while the router reads the request, not while HTTP brings it.
+        arrivals=np.maximum.accumulate(sent_ms + router_ms),
         samples=asked.images,
-        deadlines_ms=asked.deadlines_ms,
+        deadlines_ms=np.maximum(asked.deadlines_ms - router_ms, 0.0),
         edge_factors=near("edge_factor"),
         cloud_factors=near("cloud_factor"),
         hops_ms=near("hop_ms"),
@@ -163,9 +168,8 @@ def _compare(
     cluster = Cluster(setting, [site])
     cluster.advance(np.inf)
     rows = cluster.requests
-    extra_ms = near("extra_ms")
     answered = rows[:, at.EXIT] > 0
-    simulated_ms = rows[:, at.TOTAL] + extra_ms
+    simulated_ms = rows[:, at.TOTAL] + router_ms + http_ms
     in_time = answered & (simulated_ms <= asked.deadlines_ms)
     live_ms = np.array([reply.latency_ms for reply in replies])
     live_answered = np.array([reply.status == 200 for reply in replies])
@@ -214,12 +218,28 @@ class _Measured:
             self.edge_factor = np.where(edge_exit > 0, stage["edge_ms"] / expected_ms, np.nan)
             cloud_ms = until_ms[self.exit] - until_ms[scenario.partition]
             self.cloud_factor = np.where(crossed, stage["cloud_ms"] / cloud_ms, np.nan)
+        latency_ms = np.array([reply.latency_ms for reply in replies])
+        total_ms = np.array([fact.get("stages", {}).get("total_ms", np.nan) for fact in facts])
+        self.router_ms = np.maximum(total_ms - np.nansum(list(stage.values()), axis=0), 0.0)
+        self.router_ms[(self.bytes > 0) & ~crossed] = np.nan  # waited for a cloud that was late
+        self.http_ms = np.maximum(latency_ms - total_ms, 0.0)
+        sent_ms = np.array([1000 * reply.sent_s for reply in replies])
+        begins_ms = sent_ms + np.nansum([stage[name] for name in AT_EDGE], axis=0)
         sending_ms = 8 * self.bytes / scenario.mbps / 1000
         hop_ms = stage["link_ms"] - sending_ms - scenario.round_trip_ms
+        hop_ms -= _behind_others_ms(begins_ms, sending_ms)
         self.hop_ms = np.where(crossed, np.maximum(hop_ms, 0.0), np.nan)
-        latency_ms = np.array([reply.latency_ms for reply in replies])
-        self.extra_ms = np.maximum(latency_ms - np.nansum(list(stage.values()), axis=0), 0.0)
-        self.extra_ms[~(self.exit > 0)] = np.nan
+
+
+def _behind_others_ms(begins_ms: Array, sending_ms: Array) -> Array:
+    """How long each frame waits for the link, which takes them as they come."""
+    waits_ms = np.zeros(len(begins_ms))
+    free_ms = 0.0
+    for number in np.argsort(begins_ms):
+        if sending_ms[number] > 0:
+            waits_ms[number] = max(free_ms - begins_ms[number], 0.0)
+            free_ms = max(free_ms, begins_ms[number]) + sending_ms[number]
+    return waits_ms
 
 
 def _nearest(
