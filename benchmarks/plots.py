@@ -8,7 +8,7 @@ benchmarks/results/*.json ─► plots ─► docs/results/*.png
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from benchmarks.result import FOLDER, Rows
 from benchmarks.summary import PLAIN, XAI, column, grouped, spread
@@ -57,11 +57,13 @@ SENT = {  # quantisers and coder of each curve
 Style = dict[str, Any]
 
 SWEPT: dict[str, Style] = {  # policies of the bandwidth sweep
-    "best": {"label": "best of all choices", "color": "black", "linestyle": "--"},
+    "best": {"label": "best of all choices", "color": "black", "linestyle": "--", "zorder": 3},
     "on_device": {"label": "on the device", "color": COLOURS[6], "linestyle": ":"},
-    "sacd": {"label": "SAC-d", "color": COLOURS[0]},
+    "sacd": {"label": "SAC-d", "color": COLOURS[0], "linewidth": 4},  # to be seen below DQN's
     "dqn": {"label": "DQN", "color": COLOURS[1]},
 }
+TICKS = (0.01, 0.2, 0.5, 1, 2, 3, 4, 6, 8, 10)  # MB/s
+CHOICE = {"exit": "exit", "partition": "layers on device", "bits": "bits (0: none)"}
 
 
 def exits_cifar10(rows: Rows) -> Iterator[tuple[str, Figure]]:
@@ -170,31 +172,35 @@ def codecs(rows: Rows) -> Iterator[tuple[str, Figure]]:
 
 
 def sacd_sweep(rows: Rows) -> Iterator[tuple[str, Figure]]:
-    """Latency and accuracy over bandwidth, means and extremes over seeds; SAC-d's choice."""
-    figure = Figure(figsize=(12, 3.9), layout="constrained")
-    latency, accuracy, choice = figure.subplots(1, 3)
+    """Latency and accuracy over bandwidth, means and extremes over seeds; every seed's choices."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    axes = figure.subplot_mosaic([["latency", "accuracy", key] for key in CHOICE], sharex=True)
     for (policy,), own in grouped(rows, "policy").items():
         by_rate = grouped(own, "bandwidth_bps")
-        rates = [float(bps) / 8e6 for (bps,) in by_rate]
+        roots = [np.sqrt(float(bps) / 8e6) for (bps,) in by_rate]  # shows both ends
         style = SWEPT[str(policy)]
-        for axis, key, scale in ((latency, "latency_ms", 1), (accuracy, "accuracy", 100)):
+        for axis, key, scale in (("latency", "latency_ms", 1), ("accuracy", "accuracy", 100)):
             each = [scale * np.array(column(same, key)) for same in by_rate.values()]
-            axis.plot(rates, [found.mean() for found in each], **style)
+            axes[axis].plot(roots, [found.mean() for found in each], **style)
             low, high = ([f(found) for found in each] for f in (np.min, np.max))
-            axis.fill_between(rates, low, high, alpha=0.2, color=style["color"])
-    chosen = [row for row in rows if row["policy"] == "sacd" and row["seed"] == 0]
-    rates = [float(row["bandwidth_bps"]) / 8e6 for row in chosen]
-    for key, colour, marker in zip(("exit", "partition", "bits"), COLOURS, MARKERS, strict=False):
-        style = {"color": colour, "marker": marker, "markersize": 4, "label": key}
-        choice.plot(rates, column(chosen, key), drawstyle="steps-mid", **style)
-    latency.set(ylabel="latency (ms)", yscale="log")
-    accuracy.set(ylabel="test accuracy (%)")
-    choice.set(title="choice of SAC-d, first seed", ylabel="exit, layers on the device, bits")
-    for axis in figure.axes:
-        axis.set(xlabel="bandwidth (MB/s)", xscale="log")
+            axes[axis].fill_between(roots, low, high, alpha=0.2, color=style["color"])
+        for key, seed in product(CHOICE, grouped(own, "seed").values()):
+            if policy != "on_device":  # which has none
+                axes[key].plot(roots, column(seed, key), drawstyle="steps-mid", **style)
+    for key, title in CHOICE.items():
+        axes[key].set(ylabel=title, ymargin=0.15)
+        axes[key].yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes["latency"].set(ylabel="latency (ms)", yscale="log")
+    axes["latency"].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes["latency"].yaxis.set_major_formatter("{x:g}")
+    axes["latency"].yaxis.set_minor_formatter(NullFormatter())
+    axes["accuracy"].set(ylabel="test accuracy (%)")
+    for axis in axes.values():
+        axis.set_xticks(np.sqrt(TICKS), [f"{tick:g}" for tick in TICKS])
         axis.grid(alpha=0.3)
-    latency.legend(fontsize="small")
-    choice.legend(fontsize="small")
+    for key in ("latency", "accuracy", [*CHOICE][-1]):
+        axes[key].set_xlabel("bandwidth (MB/s)")
+    axes["latency"].legend(fontsize="small")
     yield "sacd_sweep", figure
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from xpi_ray.errors import PlanError, TrainingError
 
 WIDTH = 64
-MEAN_RATE = 0.01  # that the mean reward moves by, of the mean temporal difference
+MEAN_RATE = 0.5  # that the mean reward moves by, of the mean temporal difference
 Environment = gymnasium.Env[NDArray[np.float32], Any]
 
 
@@ -54,7 +54,9 @@ class Agent(ABC):
     Both learn how rewards differ from their mean, which the temporal differences move (Naik et
     al., "Reward Centering", RLC 2024): in an environment without end that changes no choice, but
     with a discount of 0.99 the mean makes values thousands of times what two actions differ by.
-    Learning rates fall evenly to 0, so that differences of a percent of the reward settle.
+    The mean moves fast: behind a slow one (0.01) all values climbed throughout the training, and
+    what actions differ by was lost in that. Learning rates fall evenly to 0, so that differences of
+    a percent of the reward settle.
 
     Args:
         features: F, of a state.

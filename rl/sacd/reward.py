@@ -15,6 +15,7 @@ import numpy as np
 
 from rl.sacd.costs import ACTIONS, Action, Costs, Floats
 from xpi_ray.errors import PlanError
+from xpi_ray.profiles.energy import CORE_HZ, CORES, K0, TRANSMIT_W
 
 MEGABYTE_BITS = 8e6
 LEAST_BPS, MOST_BPS = 0.01 * MEGABYTE_BITS, 10 * MEGABYTE_BITS
@@ -31,13 +32,14 @@ class Device:
     slowdown: float = 8.0
     """Assumed, as neither machine is at hand: Geekbench 5 gives the Pi about 600 with all cores,
     laptop processors of that kind about 4,800."""
-    frequency_hz: float = 1.5e9
-    """f of equation 1, the Pi's highest (section IV-A2)."""
-    capacitance: float = 1e-27
-    """k0 of equation 1, of the order that edge computing papers take. It makes k0 f³ 3.4 W, near
-    what a Pi 4 draws more under load than idle: 6.4 W less 2.7 W (pidramble.com)."""
-    transmission_w: float = 0.1
-    """P of equation 2: 20 dBm, the most that Wi-Fi may radiate at 2.4 GHz (EN 300 328)."""
+    cores: int = CORES
+    """That are busy while a layer runs."""
+    frequency_hz: float = CORE_HZ
+    """f of equation 1."""
+    capacitance: float = K0
+    """k0 of equation 1, of one core."""
+    transmission_w: float = TRANSMIT_W
+    """P of equation 2."""
     signal_to_noise_per_w: float = 10.0
     """γ of equation 2. The bandwidth of the sweep is what WonderShaper sets, a rate already, so
     log2(1 + Pγ) must be 1: γ = 1 / P."""
@@ -70,8 +72,10 @@ class Model:
     """The paper's equations over measured costs.
 
     The paper standardises accuracy and latency "to the same magnitude" and does not say how: here
-    each is divided by the best there is, the last exit's accuracy and the least latency at the
-    highest bandwidth, so both terms of the reward reach 1.
+    each is divided by the best there is, the last exit's accuracy and the least latency at the same
+    bandwidth, so both terms of the reward reach 1 at every bandwidth. (Over the least latency at
+    the highest bandwidth, the best reward fell to a quarter where the link is slow; how much the
+    next, random bandwidth can bring then differed by far more than two choices do.)
     """
 
     costs: Costs
@@ -94,7 +98,7 @@ class Model:
 
     @cached_property
     def least_latency_ms(self) -> float:
-        """Of all choices at the highest bandwidth."""
+        """Of all choices at the highest bandwidth; there is no less."""
         return float(self._latency_ms(MOST_BPS).min())
 
     def emphasis(self, bandwidth_bps: float) -> float:
@@ -114,7 +118,7 @@ class Model:
             )
         latency_ms, energy_j = self._latency_ms(bandwidth_bps), self._energy_j(bandwidth_bps)
         accuracy, a = self.costs.column("accuracy"), self.emphasis(bandwidth_bps)
-        reward = a * accuracy / self.most_accuracy + (1 - a) * self.least_latency_ms / latency_ms
+        reward = a * accuracy / self.most_accuracy + (1 - a) * latency_ms.min() / latency_ms
         reward = np.where(energy_j <= self.most_energy_j, reward, 0.0)
         return Outcomes(latency_ms, energy_j, accuracy, reward)
 
@@ -131,9 +135,9 @@ class Model:
         return self._device_ms() + self._transmission_ms(bandwidth_bps) + server_ms
 
     def _energy_j(self, bandwidth_bps: float) -> Floats:
-        """Equations 1 to 3; O_i X_p, the cycles of a layer, are its time on the device times f."""
+        """Equations 1 to 3; O_i X_p, a layer's cycles, are its time there times f on every core."""
         device = self.device
-        cycles = device.frequency_hz * self._device_ms() / 1000
+        cycles = device.cores * device.frequency_hz * self._device_ms() / 1000
         compute_j = device.capacitance * device.frequency_hz**2 * cycles
         capacity = np.log2(1 + device.transmission_w * device.signal_to_noise_per_w)
         sending_s = self._transmission_ms(bandwidth_bps) / 1000 / capacity

@@ -54,25 +54,6 @@ def test_every_plan_is_there_with_what_it_did(make_outcomes, seed, least):
         assert candidate.frame_bytes == (0 if stays else outcomes.frame_bytes[level, partition])
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 50), crossed=st.integers(5, 59))
-def test_the_luck_of_those_that_crossed_is_taken_off(make_outcomes, seed, crossed):
-    """Where the link changes nothing, a plan that crosses it does what one that stays does."""
-    outcomes = make_outcomes(seed)
-    some = outcomes._replace(
-        resumed_entropy=outcomes.resumed_entropy[:, :, :crossed],
-        resumed_correct=outcomes.resumed_correct[:, :, :crossed],
-    )
-    stays = {c.strictness: c for c in candidates(some, THRESHOLDS, N)}
-    for candidate in candidates(some, THRESHOLDS, 1):
-        assert candidate.shares.sum() == pytest.approx(1)
-        assert ((candidate.accuracies >= 0) & (candidate.accuracies <= 1)).all()
-        if candidate.decision.level == 0:
-            whole = stays[candidate.strictness]
-            assert candidate.shares == pytest.approx(whole.shares)
-            assert candidate.accuracies == pytest.approx(whole.accuracies)
-
-
 def test_levels_that_cost_too_much_are_left_out(make_outcomes):
     """Those within the tolerance of level 0 stay; level 0 always does."""
     outcomes = make_outcomes(3)

@@ -11,12 +11,13 @@ from xpi_ray.profiles.table import Profile
 
 CORE_HZ = 1.5e9
 """Equation 1's f: the clock that SAC-d fixed its Raspberry Pi 4 to (section IV-A2)."""
-CORE_W = (6.4 - 2.7) / 4
+CORES = 4
+CORE_W = (6.4 - 2.7) / CORES
 """Of one busy core: a Raspberry Pi 4 draws 6.4 W with all four busy and 2.7 W idle (J. Geerling,
 Raspberry Pi Dramble, "Power Consumption Benchmarks")."""
 K0 = CORE_W / CORE_HZ**3
-"""Equation 1's k0, in J s² a cycle, which SAC-d does not tell: 2.7e-28 from the two above, of the
-order of the 1e-28 that simulations of edge computing take."""
+"""Equation 1's k0 of one core, in J s² a cycle, which SAC-d does not tell: 2.7e-28 from the two
+above, of the order of the 1e-28 that simulations of edge computing take."""
 TRANSMIT_W = 0.1
 """Equation 2's P: what a station may radiate at 2.4 GHz (ETSI EN 300 328, 20 dBm)."""
 
