@@ -3,7 +3,9 @@
     python -m benchmarks.decision_time [--policy FILE]
 
 One SLO class under random observations, policy by policy in turns; Python's garbage collector is
-left on, as it is in the scheduler. Writes ``benchmarks/results/decision_time.json``.
+left on, as it is in the scheduler. There, all classes are decided for under one observation, and
+share some of the work: ``learned_together`` is the time for them all, divided by their number.
+Writes ``benchmarks/results/decision_time.json``.
 """
 
 import argparse
@@ -30,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", help="folder or name; the default one if left out")
     parser.add_argument("--policy", type=Path, help="a policy's file; none: the bundle's own")
-    parser.add_argument("--decisions", type=int, default=5_000, help="of each policy and repeat")
+    parser.add_argument("--observations", type=int, default=5_000, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
@@ -40,15 +42,17 @@ def main() -> None:
         raise PlanError("the bundle holds no policy; give one with --policy")
     profile = manifest.profiles["default"]
     thresholds = [calibration.thresholds for calibration in manifest.calibrations]
-    policies: dict[str, Policy] = {
-        "learned": from_bytes(data, profile, bundle.candidates()),
-        "least_latency": LeastLatency(profile, bundle.outcomes, thresholds),
+    learned = from_bytes(data, profile, bundle.candidates())
+    policies: dict[str, tuple[Policy, int]] = {
+        "learned": (learned, 1),
+        "learned_together": (learned, len(SLO_CLASSES)),
+        "least_latency": (LeastLatency(profile, bundle.outcomes, thresholds), 1),
     }
-    observations = random_observations(arguments.decisions, np.random.default_rng(0))
+    observations = random_observations(arguments.observations, np.random.default_rng(0))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in policies}
     for _ in range(arguments.repeats):
-        for name, policy in policies.items():
-            times[name].append(percentiles_ms(policy, observations))
+        for name, (policy, together) in policies.items():
+            times[name].append(percentiles_ms(policy, observations, together))
     rows = [
         {
             "policy": name,
@@ -57,18 +61,21 @@ def main() -> None:
         }
         for name, each in times.items()
     ]
-    settings = {"decisions": arguments.decisions, "repeats": arguments.repeats}
+    settings = {"observations": arguments.observations, "repeats": arguments.repeats}
     print(write("decision_time", settings, rows))
 
 
-def percentiles_ms(policy: Policy, observations: list[Observation]) -> tuple[float, float]:
-    """Median and 99th percentile."""
+def percentiles_ms(
+    policy: Policy, observations: list[Observation], together: int
+) -> tuple[float, float]:
+    """Median and 99th percentile of a decision, of ``together`` under each observation."""
     times = []
     for number, observation in enumerate([*observations[:WARM_UPS], *observations]):
-        slo = SLO_CLASSES[number % len(SLO_CLASSES)]
+        classes = [SLO_CLASSES[(number + i) % len(SLO_CLASSES)] for i in range(together)]
         started = time.perf_counter()
-        policy.decide(observation, slo)
-        times.append(time.perf_counter() - started)
+        for slo in classes:
+            policy.decide(observation, slo)
+        times.append((time.perf_counter() - started) / together)
     p50, p99 = np.percentile(times[WARM_UPS:], [50, 99])
     return 1000 * float(p50), 1000 * float(p99)
 

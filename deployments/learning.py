@@ -20,7 +20,6 @@ from deployments.journal import Journal
 from rl.lesson import Lesson, SiteLog
 from xpi_ray.bundle import Bundle
 from xpi_ray.policies.experience import Experience, Ledger
-from xpi_ray.policies.forecast import Forecast
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.profiles.surety import Surety
@@ -66,11 +65,7 @@ class Learning:
         self._decider = decider
         self._journal = journal
         self._teach = teach
-        viewer = decider.learned.viewer
-        self._weights = viewer.weights
-        self._forecast = Forecast(
-            bundle.manifest.profiles["default"], viewer.candidates, viewer.weights
-        )
+        self._weights = decider.learned.viewer.weights
         self._surety = Surety(bundle.outcomes)
         self._patience = math.ceil(LATE_S / period_s) + 1
         self._sites: dict[str, _Site] = {}
@@ -97,9 +92,7 @@ class Learning:
                 if choice.pick is None:  # a rule decided, as the policy could not
                     self._failed = True
                     continue
-                predicted = self._forecast.predict(observation, slo.deadline_ms)
-                best = float(predicted.utility.max())
-                self._sites[site].ledger.enter(version, slo.name, choice.pick, best)
+                self._sites[site].ledger.enter(version, slo.name, choice.pick)
         except Exception:
             logger.exception("nothing was learned from %s in this period", site)
 

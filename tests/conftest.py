@@ -14,6 +14,7 @@ from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.policies.learned import FEATURES, SHORTLIST, to_bytes
 from xpi_ray.policies.utility import Weights
 from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.telemetry.records import RequestRecord
 from xpi_ray.training.data import Split, Splits, data_folder, load
 from xpi_ray.training.packing import carries, pack
 
@@ -147,6 +148,33 @@ def make_policy():
             for inputs, outputs in itertools.pairwise(widths)
         ]
         return to_bytes(layers, range(len(bundle.candidates())), Weights())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_record():
+    """Makes the record of a request that the edge answered in time."""
+
+    def make(**changes):
+        facts = {
+            "request_id": "1",
+            "model": "m",
+            "slo_class": "tight",
+            "deadline_ms": 50.0,
+            "status": "complete",
+            "exit": 2,
+            "tier": "edge",
+            "entropy": 0.3,
+            "plan_version": 7,
+            "partition": 3,
+            "level": 1,
+            "edge_blocks": 2,
+            "edge_ms": 10.0,
+            "total_ms": 20.0,
+            "budget_left_ms": 30.0,
+        }
+        return RequestRecord(**{**facts, **changes})
 
     return make
 

@@ -7,7 +7,6 @@ import pytest
 from deployments import scheduler as module
 from deployments.args import SLO_CLASSES, SchedulerArgs
 from deployments.scheduler import Scheduler
-from xpi_ray.telemetry.records import RequestRecord
 
 PERIOD_S = 0.01
 
@@ -86,32 +85,13 @@ def folder(bundle, make_policy, tmp_path):
     return str(tmp_path / "bundle")
 
 
-def record(**changes):
-    """A request that the edge answered."""
-    facts = {
-        "request_id": "1",
-        "model": "m",
-        "slo_class": "tight",
-        "deadline_ms": 50.0,
-        "status": "complete",
-        "exit": 2,
-        "tier": "edge",
-        "plan_version": 1,
-        "partition": 3,
-        "level": 1,
-        "edge_blocks": 2,
-        "edge_ms": 10.0,
-        "total_ms": 20.0,
-        "budget_left_ms": 30.0,
-    }
-    return RequestRecord(**{**facts, **changes})
-
-
-async def test_every_site_that_reports_gets_plans_of_rising_versions(cluster, start, folder):
+async def test_every_site_that_reports_gets_plans_of_rising_versions(
+    cluster, start, folder, make_record
+):
     """For every class; versions are counted over all sites, and each decision is recorded."""
     scheduler = start(bundle=folder)
     for site in ("site-1", "site-2"):
-        await scheduler.report(site, [record()])
+        await scheduler.report(site, [make_record()])
         await cluster.until(site, 2)
     versions = [book.version for _, book in cluster.books]
     assert versions == list(range(1, len(versions) + 1))
@@ -125,26 +105,30 @@ async def test_every_site_that_reports_gets_plans_of_rising_versions(cluster, st
         assert plans == {name: plan.partition for name, plan in book.plans.items()}
 
 
-async def test_records_that_are_no_numbers_stop_neither_site(cluster, start, folder, caplog):
+async def test_records_that_are_no_numbers_stop_neither_site(
+    cluster, start, folder, caplog, make_record
+):
     """The site is without new plans for that period alone, and others go on."""
     scheduler = start(bundle=folder)
-    await scheduler.report("site-1", [record()])
-    await scheduler.report("site-2", [record()])
+    await scheduler.report("site-1", [make_record()])
+    await scheduler.report("site-2", [make_record()])
     await cluster.until("site-1", 1)
     with caplog.at_level(logging.ERROR, "ray.serve"), np.errstate(all="ignore"):
-        await scheduler.report("site-1", [record(edge_ms=float("nan"))])
+        await scheduler.report("site-1", [make_record(edge_ms=float("nan"))])
         await cluster.until("site-2", 3)
     assert caplog.text.count("no new plans for site-1") == 1
     await cluster.until("site-1", 2)
 
 
-async def test_a_policy_that_fails_is_stood_in_for(cluster, start, folder, monkeypatch):
+async def test_a_policy_that_fails_is_stood_in_for(
+    cluster, start, folder, monkeypatch, make_record
+):
     """The plans keep coming, by least latency; when it works again, it decides again."""
     scheduler = start(bundle=folder)
     name = scheduler._decider.name
     with monkeypatch.context() as patch:
         patch.setattr(scheduler._decider.learned, "logits", lambda features: features[:0])
-        await scheduler.report("site-1", [record()])
+        await scheduler.report("site-1", [make_record()])
         await cluster.until("site-1", 2)
         entry = (await scheduler.recent_entries())[-1]
         assert {plan["policy"] for plan in entry["plans"].values()} == {"least_latency"}

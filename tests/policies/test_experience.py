@@ -8,7 +8,6 @@ from xpi_ray.policies.experience import NEAR, Ledger, Pick, pick, worth
 from xpi_ray.policies.learned import FEATURES, GAP, SHARPNESS, SHORTLIST, View, from_bytes
 from xpi_ray.policies.utility import Weights
 from xpi_ray.profiles.surety import Surety
-from xpi_ray.telemetry.records import RequestRecord
 
 WEIGHTS = Weights(satisfaction=1, accuracy=1, edge_cost=0.1)
 
@@ -32,29 +31,7 @@ def make_view(seed, spread=2.0):
     gaps = -rng.uniform(0, spread, SHORTLIST)
     gaps[seed % SHORTLIST] = 0
     features[GAP] = gaps
-    return View(features, np.arange(SHORTLIST))
-
-
-def record(**changes):
-    """A request that the edge answered in time."""
-    facts = {
-        "request_id": "1",
-        "model": "m",
-        "slo_class": "tight",
-        "deadline_ms": 50.0,
-        "status": "complete",
-        "exit": 2,
-        "tier": "edge",
-        "entropy": 0.3,
-        "plan_version": 7,
-        "partition": 3,
-        "level": 1,
-        "edge_ms": 10.0,
-        "encode_ms": 0.0,
-        "total_ms": 20.0,
-        "budget_left_ms": 30.0,
-    }
-    return RequestRecord(**{**facts, **changes})
+    return View(features, np.arange(SHORTLIST), 1.5)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -65,6 +42,7 @@ def test_without_chance_the_preferred_place_is_taken(policy, seed):
     chosen = pick(policy, view)
     assert chosen.action == policy.logits(view.features).argmax()
     assert np.flatnonzero(chosen.allowed).tolist() == [chosen.action]
+    assert chosen.expected == view.best
 
 
 @given(seed=st.integers(0, 10_000))
@@ -101,10 +79,10 @@ def test_a_policy_that_says_no_numbers_is_refused(policy):
         pick(policy, view._replace(features=features))
 
 
-def test_an_answer_in_time_is_worth_its_chance_to_be_right(surety):
+def test_an_answer_in_time_is_worth_its_chance_to_be_right(surety, make_record):
     """Less what the edge worked for it."""
     expected = 1 + surety.likely_right(2, 0.3) - 0.1 * 12 / 100
-    assert worth(record(encode_ms=2.0), WEIGHTS, surety) == pytest.approx(expected)
+    assert worth(make_record(encode_ms=2.0), WEIGHTS, surety) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -115,17 +93,17 @@ def test_an_answer_in_time_is_worth_its_chance_to_be_right(surety):
         {"status": "unavailable", "exit": 0, "tier": ""},
     ],
 )
-def test_without_an_answer_in_time_only_the_cost_is_left(surety, changes):
+def test_without_an_answer_in_time_only_the_cost_is_left(surety, changes, make_record):
     """A right answer that is late is worth nothing."""
-    assert worth(record(**changes), WEIGHTS, surety) == pytest.approx(-0.1 * 10 / 100)
+    assert worth(make_record(**changes), WEIGHTS, surety) == pytest.approx(-0.1 * 10 / 100)
 
 
-def test_the_clouds_answer_is_judged_by_the_level_that_arrived(surety):
+def test_the_clouds_answer_is_judged_by_the_level_that_arrived(surety, make_record):
     """An image that was sent whole is judged as if it had not been; it loses nothing."""
-    far = record(tier="cloud", exit=4, partition=2, level=1)
+    far = make_record(tier="cloud", exit=4, partition=2, level=1)
     right = surety.likely_right(4, 0.3, (1, 2))
     assert worth(far, WEIGHTS, surety) == pytest.approx(1 + right - 0.01)
-    image = record(tier="cloud", exit=4, partition=0, level=1)
+    image = make_record(tier="cloud", exit=4, partition=0, level=1)
     right = surety.likely_right(4, 0.3)
     assert worth(image, WEIGHTS, surety) == pytest.approx(1 + right - 0.01)
 
@@ -134,15 +112,15 @@ def test_the_clouds_answer_is_judged_by_the_level_that_arrived(surety):
 def chosen():
     """Some pick."""
     zeros = np.zeros(SHORTLIST, np.float32)
-    return Pick(np.zeros(FEATURES, np.float32), zeros == 0, zeros, 4)
+    return Pick(np.zeros(FEATURES, np.float32), zeros == 0, zeros, 4, 1.5)
 
 
-def test_a_decision_is_paid_for_its_own_requests(surety, chosen):
+def test_a_decision_is_paid_for_its_own_requests(surety, chosen, make_record):
     """Those of other versions and classes do not count, and late reports do."""
     ledger = Ledger(WEIGHTS, surety, patience=1)
-    ledger.enter(7, "tight", chosen, expected=1.5)
-    mine, late = record(), record(status="missed", exit=0)
-    others = [record(plan_version=6), record(slo_class="relaxed", entropy=1.0)]
+    ledger.enter(7, "tight", chosen)
+    mine, late = make_record(), make_record(status="missed", exit=0)
+    others = [make_record(plan_version=6), make_record(slo_class="relaxed", entropy=1.0)]
     assert ledger.settle([mine, *others]) == []
     (experience,) = ledger.settle([late, *others])
     mean = (worth(mine, WEIGHTS, surety) + worth(late, WEIGHTS, surety)) / 2
@@ -151,9 +129,9 @@ def test_a_decision_is_paid_for_its_own_requests(surety, chosen):
     assert ledger.settle([mine]) == []
 
 
-def test_a_decision_without_requests_teaches_nothing(surety, chosen):
+def test_a_decision_without_requests_teaches_nothing(surety, chosen, make_record):
     """It is forgotten in silence."""
     ledger = Ledger(WEIGHTS, surety, patience=0)
-    ledger.enter(7, "tight", chosen, expected=1.5)
-    assert ledger.settle([record(plan_version=3)]) == []
-    assert ledger.settle([record()]) == []
+    ledger.enter(7, "tight", chosen)
+    assert ledger.settle([make_record(plan_version=3)]) == []
+    assert ledger.settle([make_record()]) == []

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from xpi_ray.policies.catalogue import candidates
 from xpi_ray.policies.forecast import (
+    BURSTINESS,
     BUSIEST,
     COMPUTE_SPREAD,
     DEADLINE_SLACK,
@@ -55,7 +56,7 @@ LIKELY = NormalDist().cdf
 
 def wait(arrivals_rps, work_ms):
     """Pollaczek and Khinchine's mean wait in a queue before equal work."""
-    busy = min(arrivals_rps * work_ms / 1000, BUSIEST)
+    busy = min(BURSTINESS * arrivals_rps * work_ms / 1000, BUSIEST)
     return busy * work_ms / (2 * (1 - busy))
 
 
@@ -147,6 +148,20 @@ def test_a_quicker_link_is_never_slower(forecast, observation, deadline_ms, fact
     before, after = (forecast.predict(seen, deadline_ms) for seen in (sure, quicker))
     assert (after.latency_ms <= before.latency_ms + 1e-9).all()
     assert (after.in_time >= before.in_time - 1e-12).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    observations=st.lists(OBSERVATIONS, min_size=1, max_size=3),
+    asked=st.lists(st.tuples(st.integers(0, 2), st.floats(2, 2_000)), max_size=8),
+)
+def test_what_classes_share_is_of_the_observation_alone(plans, forecast, observations, asked):
+    """In whatever order it is asked, a forecast says what a fresh one would."""
+    for place, deadline_ms in asked:
+        observation = observations[place % len(observations)]
+        fresh = Forecast(PROFILE, plans, WEIGHTS).predict(observation, deadline_ms)
+        for values, expected in zip(forecast.predict(observation, deadline_ms), fresh, strict=True):
+            assert (values == expected).all()
 
 
 def test_with_all_the_time_in_the_world_only_accuracy_and_work_count(plans, forecast):

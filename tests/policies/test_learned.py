@@ -90,6 +90,7 @@ def test_whatever_is_seen_the_decision_is_a_candidate(
     for kind, place in enumerate(view.shortlist):
         assert kinds[place] == kind
         assert utility[place] == utility[kinds == kind].max()
+    assert view.best == utility.max()
     gaps = SHARPNESS * (utility[view.shortlist] - utility.max())
     assert view.features[GAP] == pytest.approx(gaps.clip(-5, 5), abs=1e-4)
     policy = Learned(viewer, make_layers(seed=seed))

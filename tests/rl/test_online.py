@@ -6,10 +6,20 @@ from rl.lesson import SiteLog
 from rl.online import Online, improved
 from xpi_ray.errors import PlanError
 from xpi_ray.policies.experience import Experience, pick
-from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Learned, View, from_bytes
+from xpi_ray.policies.learned import (
+    FEATURES,
+    GAP,
+    SHORTLIST,
+    STRICTNESSES,
+    Learned,
+    View,
+    from_bytes,
+)
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SloClass
 
+LAST = SHORTLIST - STRICTNESSES
+"""The place of plans that stay at the edge, with the strictest thresholds."""
 CLASSES = (SloClass(name="tight", deadline_ms=20), SloClass(name="relaxed", deadline_ms=300))
 
 
@@ -32,7 +42,7 @@ def experiences(policy, count, worth, seed=0):
     for _ in range(count):
         features = rng.normal(size=FEATURES).clip(-5, 5).astype(np.float32)
         features[GAP] = -rng.uniform(0, 0.5, SHORTLIST)
-        chosen = pick(policy, View(features, np.arange(SHORTLIST)), rng)
+        chosen = pick(policy, View(features, np.arange(SHORTLIST), 1.5), rng)
         found.append(Experience(chosen, worth(chosen.action) + rng.normal(0, 0.5)))
     return found
 
@@ -60,12 +70,13 @@ def test_the_present_policy_is_left_as_it_is(policy):
 
 
 @pytest.fixture
-def log():
-    """A site as it was of late: a slow edge and a link that varies."""
+def log(bundle):
+    """A site as it was of late: an edge that needs 50 ms for it all, and a link that varies."""
     rng = np.random.default_rng(0)
+    slowdown = 50 / sum(bundle.manifest.profiles["default"].block_ms)
     seen = [
         Observation(
-            edge_slowdown=4.0, link_bps=rng.uniform(1e6, 9e6), round_trip_ms=9, arrivals_rps=8
+            edge_slowdown=slowdown, link_bps=rng.uniform(1e6, 9e6), round_trip_ms=9, arrivals_rps=8
         )
         for _ in range(12)
     ]
@@ -73,9 +84,12 @@ def log():
 
 
 def bad_and_good(policy):
-    """A policy that always prefers one place, and so loses to the forecast, and the forecast."""
+    """A policy that always runs it all at the edge, which takes too long, and the forecast."""
     forecast = [(0 * weights, 0 * biases) for weights, biases in policy.layers]
-    bad = [*forecast[:-1], (forecast[-1][0], 50 * (np.arange(SHORTLIST) == 5).astype(np.float32))]
+    bad = [
+        *forecast[:-1],
+        (forecast[-1][0], 50 * (np.arange(SHORTLIST) == LAST).astype(np.float32)),
+    ]
     return bad, forecast
 
 

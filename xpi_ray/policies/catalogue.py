@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xpi_ray.errors import PlanError
 from xpi_ray.exits.rule import first_sure_exit
 from xpi_ray.policies.base import Decision
-from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.outcomes import Outcomes, Rights
 
 
 class Candidate(NamedTuple):
@@ -44,7 +44,7 @@ def candidates(
     """Every partition from ``least_partition`` on with every set of thresholds and every level.
 
     Args:
-        outcomes: Of the network on held-out images.
+        outcomes: Of the network on held-out images, or a ``population`` of them.
         thresholds: Sets of N thresholds, the strictest first.
         least_partition: Blocks that must run at the edge, 0..N.
         level_tolerance: Accuracy that a level may cost beside level 0; other levels are left out.
@@ -89,7 +89,7 @@ def _with(
 
 def _judge(
     entropy: NDArray[np.float32],
-    correct: NDArray[np.bool_],
+    correct: Rights,
     decision: Decision,
     strictness: int,
     frame_bytes: float,

@@ -34,6 +34,9 @@ class Pick(NamedTuple):
     """With those barred that were not allowed, (SHORTLIST,)."""
     action: int
     """The place that was chosen."""
+    expected: float
+    """What the forecast holds the best plan for. Not the chosen one: a reward less what was
+    expected of that very plan would call every plan good that keeps its word."""
 
 
 class Experience(NamedTuple):
@@ -65,10 +68,10 @@ def pick(policy: Learned, view: View, chance: np.random.Generator | None = None)
         allowed |= view.features[GAP] >= -SHARPNESS * NEAR
     logits = (logits - BARRED * ~allowed).astype(np.float32)
     if chance is None:
-        return Pick(view.features, allowed, logits, best)
+        return Pick(view.features, allowed, logits, best, view.best)
     likely = np.where(allowed, np.exp(logits.astype(np.float64) - logits.max()), 0.0)
     drawn = np.searchsorted(likely.cumsum(), chance.random() * likely.sum(), side="right")
-    return Pick(view.features, allowed, logits, int(drawn))
+    return Pick(view.features, allowed, logits, int(drawn), view.best)
 
 
 def worth(record: RequestRecord, weights: Weights, surety: Surety) -> float:
@@ -89,9 +92,8 @@ def worth(record: RequestRecord, weights: Weights, surety: Surety) -> float:
 class _Open:
     """A choice whose requests are still coming in."""
 
-    def __init__(self, chosen: Pick, expected: float) -> None:
+    def __init__(self, chosen: Pick) -> None:
         self.chosen = chosen
-        self.expected = expected
         self.age = 0
         self.worths: list[float] = []
 
@@ -111,17 +113,15 @@ class Ledger:
         self._patience = patience
         self._open: dict[tuple[int, str], _Open] = {}
 
-    def enter(self, version: int, slo_class: str, chosen: Pick, expected: float) -> None:
+    def enter(self, version: int, slo_class: str, chosen: Pick) -> None:
         """Note a choice.
 
         Args:
             version: Of the plan that came of it; requests tell theirs.
             slo_class: Name of the class.
             chosen: The choice.
-            expected: What the forecast holds the best plan for. Not the chosen one: a reward less
-                what was expected of that very plan would call every plan good that keeps its word.
         """
-        self._open[version, slo_class] = _Open(chosen, expected)
+        self._open[version, slo_class] = _Open(chosen)
 
     def settle(self, records: Sequence[RequestRecord]) -> list[Experience]:
         """Take in one period's records; returns what became of decisions that are old enough.
@@ -137,7 +137,7 @@ class Ledger:
         old = [key for key, entry in self._open.items() if entry.age > self._patience]
         closed = [self._open.pop(key) for key in old]
         return [
-            Experience(entry.chosen, SHARPNESS * (float(np.mean(entry.worths)) - entry.expected))
-            for entry in closed
-            if entry.worths
+            Experience(chosen, SHARPNESS * (float(np.mean(worths)) - chosen.expected))
+            for chosen, worths in ((entry.chosen, entry.worths) for entry in closed)
+            if worths
         ]

@@ -58,6 +58,8 @@ class View(NamedTuple):
     """(FEATURES,), each in -BOUND..BOUND."""
     shortlist: NDArray[np.intp]
     """Candidates by kind, (SHORTLIST,)."""
+    best: float
+    """The highest utility of all, by forecast."""
 
 
 class Viewer:
@@ -83,7 +85,16 @@ class Viewer:
                 f"{STRICTNESSES} sets of thresholds), got kinds {sorted(set(kinds))}"
             )
         self.weights = weights
-        self._starts = np.searchsorted(kinds, np.arange(SHORTLIST + 1)).tolist()
+        starts = np.searchsorted(kinds, np.arange(SHORTLIST + 1))
+        most = int(np.diff(starts).max())
+        # Each kind's candidates; the first fills up, as it comes before itself.
+        self._members = np.array(
+            [
+                [*range(first, last), *[first] * (most - (last - first))]
+                for first, last in pairwise(starts.tolist())
+            ]
+        )
+        self._rows = most * np.arange(SHORTLIST)
         self._forecast = Forecast(profile, self.candidates, weights)
         self._plans = np.array(
             [
@@ -95,19 +106,21 @@ class Viewer:
     def view(self, observation: Observation, deadline_ms: float) -> View:
         """What is known of requests with this deadline, and of the best plans for them."""
         predicted = self._forecast.predict(observation, deadline_ms)
-        utility, starts = predicted.utility, self._starts
-        bounds = pairwise(starts)
-        best = np.array([first + utility[first:last].argmax() for first, last in bounds])
-        features = np.empty(FEATURES)
+        places = self._rows + predicted.utility.take(self._members).argmax(1)
+        shortlist = self._members.take(places)
+        utility, in_time, accuracy, latency_ms = (each.take(shortlist) for each in predicted)
+        best = max(utility.tolist())
+        features = np.empty(FEATURES, np.float32)
         features[:STATE] = _state(observation, deadline_ms)
         per_plan = features[STATE:].reshape(SHORTLIST, PER_PLAN)
-        utility = utility[best]
-        per_plan[:, 0] = SHARPNESS * (utility - utility.max())
-        per_plan[:, 1] = predicted.in_time[best]
-        per_plan[:, 2] = predicted.accuracy[best]
-        per_plan[:, 3] = np.log(predicted.latency_ms[best] / deadline_ms)
-        per_plan[:, 4:] = self._plans[best]
-        return View(features.clip(-BOUND, BOUND).astype(np.float32), best)
+        per_plan[:, 0] = SHARPNESS * (utility - best)
+        per_plan[:, 1] = in_time
+        per_plan[:, 2] = accuracy
+        per_plan[:, 3] = np.log(latency_ms / deadline_ms)
+        per_plan[:, 4:] = self._plans.take(shortlist, 0)
+        np.minimum(features, BOUND, out=features)
+        np.maximum(features, -BOUND, out=features)
+        return View(features, shortlist, best)
 
 
 class Learned:
@@ -147,9 +160,13 @@ class Learned:
         """What the network says of each place of the shortlist, (..., SHORTLIST)."""
         hidden = features
         for weights, biases in self.layers[:-1]:
-            hidden = np.tanh(hidden @ weights.T + biases)
+            hidden = hidden.dot(weights.T)
+            hidden += biases
+            np.tanh(hidden, out=hidden)
         weights, biases = self.layers[-1]
-        said: NDArray[np.float32] = hidden @ weights.T + biases + features[..., GAP]
+        said: NDArray[np.float32] = hidden.dot(weights.T)
+        said += biases
+        said += features[..., GAP]
         return said
 
 
