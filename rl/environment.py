@@ -22,7 +22,7 @@ from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster, Site, seen, utilities
 from xpi_ray.simulation.draw import draw_site
 
-PERIODS_AFTER = 2  # in which what a plan leaves behind in queues counts
+PERIODS_AFTER = 4  # in which what a plan leaves behind in queues counts
 MOST = 10.0
 """Rewards are cut to it."""
 
@@ -110,33 +110,39 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         Raises:
             ValueError: An action is not in 0..SHORTLIST - 1, or the environment was not reset.
         """
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"expected {self.num_envs} whole numbers, got {actions!r}")
-        if actions.min() < 0 or actions.max() >= SHORTLIST:
-            raise ValueError(f"actions must lie in 0..{SHORTLIST - 1}, got {actions}")
+        if self._cluster is None:
+            raise ValueError("reset the environment before its first step")
+        plans = self.plans(np.asarray(actions))
         never = np.zeros(self.num_envs, np.bool_)
         if self._period > self.task.periods:  # the last step ended the episode
             features, _ = self.reset()
             return features, np.zeros(self.num_envs), never, never, {}
-        if self._cluster is None:
-            raise ValueError("reset the environment before its first step")
-        rewards = self._rewards(actions)
-        self._set_plans(self._cluster, actions)
+        rewards = self._rewards(plans)
+        self._set_plans(self._cluster, plans)
         self._pass()
         over = np.full(self.num_envs, self._period > self.task.periods)
         return self._features(), rewards, never, over, {}
 
-    def _set_plans(self, cluster: Cluster, actions: NDArray[np.int64]) -> None:
+    def plans(self, actions: NDArray[Any]) -> NDArray[np.intp]:
+        """Which of the viewer's candidates these actions mean, (num_envs,).
+
+        Raises:
+            ValueError: An action is not in 0..SHORTLIST - 1.
+        """
+        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"expected {self.num_envs} whole numbers, got {actions!r}")
+        if actions.min() < 0 or actions.max() >= SHORTLIST:
+            raise ValueError(f"actions must lie in 0..{SHORTLIST - 1}, got {actions}")
+        chosen = zip(self._views, actions, strict=True)
+        return np.array([view.shortlist[action] for view, action in chosen])
+
+    def _set_plans(self, cluster: Cluster, plans: NDArray[np.intp]) -> None:
         candidates, classes = self.task.viewer.candidates, len(self._classes)
-        decisions = [
-            candidates[view.shortlist[action]].decision
-            for view, action in zip(self._views, actions, strict=True)
-        ]
+        decisions = [candidates[plan].decision for plan in plans]
         for site in range(self._num_sites):
             cluster.set_plans(site, decisions[site * classes : (site + 1) * classes])
 
-    def _rewards(self, actions: NDArray[np.int64]) -> Worth:
+    def _rewards(self, plans: NDArray[np.intp]) -> Worth:
         """What each class's choice does to its site, for each of the class's requests."""
         assert self._cluster is not None
         classes, begins_ms = len(self._classes), self._cluster.now_ms
@@ -145,30 +151,30 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         ]
         index = (rows[:, at.SITE] * classes + rows[:, at.SLO]).astype(np.intp)
         counts = np.bincount(index, minlength=self.num_envs)
-        forecast = np.array([view.features[GAP].argmax() for view in self._views])
+        forecast = np.array([view.shortlist[view.features[GAP].argmax()] for view in self._views])
         gained = np.zeros(self.num_envs)
-        chosen = self._worth(actions, forecast)
+        chosen = self._worth(plans, forecast)
         for number in range(classes):
-            without = actions.copy()
+            without = plans.copy()
             without[number::classes] = forecast[number::classes]
-            if (without != actions).any():
+            if (without != plans).any():
                 gained[number::classes] = chosen - self._worth(without, forecast)
         gained[counts == 0] = 0.0
         rewards: Worth = (SHARPNESS * gained / np.maximum(counts, 1)).clip(-MOST, MOST)
         return rewards
 
-    def _worth(self, actions: NDArray[np.int64], after: NDArray[np.int64]) -> Worth:
+    def _worth(self, plans: NDArray[np.intp], after: NDArray[np.intp]) -> Worth:
         """Utility of each site's requests of this period and the next ones, if it went like this.
 
         Args:
-            actions: In this period.
+            plans: In this period.
             after: In the next ones.
         """
         assert self._cluster is not None
         trial, period_ms = self._cluster.copy(), 1000 * self.task.period_s
         begins_ms = trial.now_ms
         ends_ms = begins_ms + (1 + PERIODS_AFTER) * period_ms
-        self._set_plans(trial, actions)
+        self._set_plans(trial, plans)
         trial.advance(begins_ms + period_ms)
         self._set_plans(trial, after)
         trial.advance(ends_ms + 1000 * TAIL_S)

@@ -2,7 +2,7 @@
 
 features ─► Corrector (layers + forecast) ─► logits of the shortlist ─► layers_of ─► policy file
 
-What the policy computes is ``policies.learned.Learned.logits``; critics are RLlib's own.
+What the policy prefers is ``policies.learned.Learned.logits``; critics are RLlib's own.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,17 @@ from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Layer
 
 HIDDEN = (64, 64)
 FIRST_SCALE = 0.01  # of the last layer at first, when the forecast alone decides
+GREED = 5.0
+"""By which logits are multiplied in training, which alters no preference: what is met there is then
+what mostly the preferred plans lead to, and not what plans next to random would."""
 
 
 class Corrector(nn.Module):
-    """Logits of the shortlist: what the forecast says, corrected."""
+    """Logits of the shortlist: what the forecast says, corrected, times ``greed``."""
 
-    def __init__(self) -> None:
+    def __init__(self, greed: float = 1.0) -> None:
         super().__init__()
+        self._greed = greed
         widths = (FEATURES, *HIDDEN, SHORTLIST)
         self.layers = nn.ModuleList(
             nn.Linear(width, following) for width, following in pairwise(widths)
@@ -42,7 +46,7 @@ class Corrector(nn.Module):
         hidden = features
         for layer in self.layers[:-1]:
             hidden = layer(hidden).tanh()
-        logits: Tensor = self.layers[-1](hidden) + features[:, GAP]
+        logits: Tensor = self._greed * (self.layers[-1](hidden) + features[:, GAP])
         return logits
 
 
@@ -60,7 +64,7 @@ class PPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]
     def setup(self) -> None:
         """Put it in place."""
         super().setup()
-        self.encoder.actor_encoder, self.pi = Through(), Corrector()
+        self.encoder.actor_encoder, self.pi = Through(), Corrector(GREED)
 
 
 class SACModule(DefaultSACTorchRLModule):  # type: ignore[misc]
@@ -69,7 +73,7 @@ class SACModule(DefaultSACTorchRLModule):  # type: ignore[misc]
     def setup(self) -> None:
         """Put it in place."""
         super().setup()
-        self.pi_encoder, self.pi = Through(), Corrector()
+        self.pi_encoder, self.pi = Through(), Corrector(GREED)
 
 
 def layers_of(module: RLModule) -> list[Layer]:

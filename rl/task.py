@@ -15,7 +15,6 @@ from xpi_ray.policies.learned import Viewer, worth_keeping
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.policies.utility import Weights
-from xpi_ray.profiles.likelihood import likely
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.simulation.arrivals import read_counts
 from xpi_ray.simulation.cluster import Setting
@@ -64,20 +63,17 @@ def make_task(
         sources: Links and arrivals.
         weights: What counts; the default's if none are given.
         outcomes: Of other images than the bundle's, for requests to bring; plans are chosen by
-            the bundle's all the same. None: those of the bundle's that crossed every link, with
-            chances in place of flags (``likely``), and plans are chosen by these alone, too: what
-            was luck is nothing to learn.
+            the bundle's all the same. None: the bundle's population.
     """
     weights = weights or Weights()
     profile, static = bundle.manifest.profiles["default"], bundle.manifest.static_plan
-    kept = worth_keeping(profile, bundle.candidates(), weights)
-    brought = outcomes or likely(bundle.outcomes.crossed())
-    found = bundle.candidates(bundle.outcomes if outcomes else brought)
+    found = bundle.candidates()
+    kept = worth_keeping(profile, found, weights)
     viewer = Viewer(profile, [found[index] for index in kept], weights)
     fallback = Decision(static.partition, static.thresholds, static.level)
     setting = Setting(
         profile,
-        brought,
+        outcomes or bundle.population,
         tuple(classes),
         fallback,
         trusted=bundle.outcomes.edge_trusted(),

@@ -38,8 +38,8 @@ SITES = 16  # in one simulated cluster, each with all classes
 GAMMA = 0.0  # a reward counts all that its plans did, and the next period brings new ones
 STEPS = {"ppo": 800_000, "sac": 250_000}
 VALIDATION_SEED = 1_000_003
-VALIDATION_SITES = 96
-VALIDATE_EVERY_S = 30.0
+VALIDATION_SITES = 192
+VALIDATE_EVERY_S = 60.0
 TARGET_ENTROPY = 0.3  # of ln(SHORTLIST): 0.98, as is usual, is next to deciding at random
 
 
@@ -177,7 +177,7 @@ def configure(
             train_batch_size_per_learner=128 * num_envs,
             minibatch_size=min(1024, 128 * num_envs),
             num_epochs=6,
-            lr=[[0, 1e-3], [steps, 1e-4]],
+            lr=[[0, 5e-4], [steps, 1e-5]],
             entropy_coeff=[[0, 0.01], [steps, 0.0]],
             vf_clip_param=10.0,
             grad_clip=0.5,

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ from xpi_ray.policies import learned
 from xpi_ray.policies.catalogue import Candidate, candidates
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.population import population
 from xpi_ray.profiles.table import Profile
 
 FORMAT = "xpi-bundle"
@@ -121,7 +123,7 @@ class Manifest(Frozen):
         return next(self.profiles[name] for name in (*names, "default") if name in self.profiles)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """A bundle in memory."""
 
@@ -170,14 +172,18 @@ class Bundle:
         policy = files.get(POLICY)
         return cls(manifest, network, ladder, outcomes, centres, policy, digest)
 
-    def candidates(self, outcomes: Outcomes | None = None) -> list[Candidate]:
-        """Every plan of the bundle, in the order that policy files count them in.
+    def candidates(self) -> list[Candidate]:
+        """Every plan of the bundle, in the order that policy files count them in."""
+        return candidates(self.population, self.thresholds())
 
-        Args:
-            outcomes: What they are judged by, if not all of the bundle's.
-        """
-        thresholds = [calibration.thresholds for calibration in self.manifest.calibrations]
-        return candidates(outcomes or self.outcomes, thresholds)
+    @cached_property
+    def population(self) -> Outcomes:
+        """Of the images that plans are judged by, and policies trained with."""
+        return population(self.outcomes, self.thresholds())
+
+    def thresholds(self) -> list[tuple[float, ...]]:
+        """Its sets, the strictest first."""
+        return [calibration.thresholds for calibration in self.manifest.calibrations]
 
     def with_policy(self, policy: bytes) -> "Bundle":
         """The bundle with another policy for the scheduler; saved, it has another digest."""

@@ -93,18 +93,3 @@ def test_the_edge_is_trusted_where_the_surer_exit_is_right_more_often():
             assert found[level, partition] == more
     assert found.any()
     assert not found[:, 1:].all()
-
-
-def test_those_that_crossed_are_the_first(make_outcomes):
-    """Each of them keeps what it did with and without a link."""
-    outcomes = make_outcomes(0, samples=90)
-    count = 40
-    outcomes = outcomes._replace(
-        resumed_entropy=outcomes.resumed_entropy[:, :, :count],
-        resumed_correct=outcomes.resumed_correct[:, :, :count],
-    )
-    crossed = outcomes.crossed()
-    assert len(crossed.entropy) == count
-    assert (crossed.entropy == outcomes.entropy[:count]).all()
-    assert (crossed.correct == outcomes.correct[:count]).all()
-    assert crossed.resumed_correct is outcomes.resumed_correct

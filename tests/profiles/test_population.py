@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from xpi_ray.profiles.likelihood import LEAST_ENTROPY, RIDGE, likely
+from xpi_ray.exits.rule import first_sure_exit
+from xpi_ray.profiles.population import LEAST_ENTROPY, RIDGE, likely, population
 
 
 def test_chances_are_those_of_a_ridge_logistic_regression(make_outcomes):
@@ -49,3 +50,27 @@ def test_an_exit_that_is_always_right_stays_so(make_outcomes):
     outcomes = make_outcomes(0)
     found = likely(outcomes._replace(correct=np.ones_like(outcomes.correct)))
     assert found.correct == pytest.approx(np.ones_like(found.correct), abs=1e-2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_population_is_like_all_samples(make_outcomes, seed):
+    """As many, leaving where they leave and as rightly, each of them one that crossed."""
+    outcomes = make_outcomes(seed, samples=600)
+    crossed = 300
+    some = outcomes._replace(
+        resumed_entropy=outcomes.resumed_entropy[:, :, :crossed],
+        resumed_correct=outcomes.resumed_correct[:, :, :crossed],
+    )
+    thresholds = [(0.2, 0.2, 0.2, 1.0), (0.5, 0.5, 0.5, 1.0)]
+    found = population(some, thresholds)
+    assert found.entropy.shape == (600, 4)
+    assert found.resumed_correct.shape[2] == 600
+    for limits in thresholds:
+        exits = first_sure_exit(outcomes.entropy.copy(), np.array(limits))
+        ours = first_sure_exit(found.entropy.copy(), np.array(limits))
+        assert ours.mean() == pytest.approx(exits.mean(), abs=0.05)
+        right = outcomes.correct[np.arange(600), exits - 1].mean()
+        assert found.correct[np.arange(600), ours - 1].mean() == pytest.approx(right, abs=0.02)
+    known = {tuple(row) for row in some.entropy[:crossed]}
+    assert {tuple(row) for row in found.entropy} <= known
+    assert len(known & {tuple(row) for row in found.entropy}) > crossed / 2

@@ -8,7 +8,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rl.module import Corrector, PPOModule, SACModule, layers_of, set_layers
+from rl.module import GREED, Corrector, PPOModule, SACModule, layers_of, set_layers
 from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Learned
 
 BATCH = torch.randn(9, FEATURES, generator=torch.Generator().manual_seed(0)).clip(-5, 5)
@@ -40,10 +40,10 @@ def test_at_first_the_forecast_decides():
 
 
 def test_what_is_trained_is_what_is_served(task, module):
-    """Logits of RLlib's module are those of the policy that its layers make."""
+    """Logits of RLlib's module are those of the policy that its layers make, times ``GREED``."""
     scramble(module)
     policy = Learned(task.viewer, layers_of(module))
-    served = policy.logits(BATCH.numpy())
+    served = GREED * policy.logits(BATCH.numpy())
     assert module.pi(BATCH).detach().numpy() == pytest.approx(served, abs=1e-4)
     with torch.no_grad():
         said = module.forward_inference({Columns.OBS: BATCH})[Columns.ACTION_DIST_INPUTS]
@@ -54,7 +54,7 @@ def test_layers_go_in_as_they_came_out(task, module):
     """Those of another module make it decide the same; they are copies."""
     scramble(module)
     layers = layers_of(module)
-    other = Corrector()
+    other = Corrector(GREED)
     module.pi, theirs = other, module.pi
     set_layers(module, layers)
     assert torch.equal(module.pi(BATCH), theirs(BATCH))

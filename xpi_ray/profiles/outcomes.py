@@ -54,11 +54,6 @@ class Outcomes(NamedTuple):
             trusted[:, partition] = chosen.sum(1) > last.sum(1)
         return trusted
 
-    def crossed(self) -> "Outcomes":
-        """Of those samples alone that crossed every link."""
-        count = self.resumed_correct.shape[2]
-        return self._replace(entropy=self.entropy[:count], correct=self.correct[:count])
-
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, as small as their precision allows.
 
