@@ -6,7 +6,7 @@ benchmarks/results/*.json ─► rows ─► benchmarks.tables
 from statistics import fmean, median
 
 from benchmarks.result import Rows
-from benchmarks.summary import column, grouped
+from benchmarks.summary import column, grouped, spread
 
 NAMES = {
     "oracle": "full knowledge (the ceiling)",
@@ -16,6 +16,12 @@ NAMES = {
     "forecast": "best forecast, untrained",
     "greedy": "least latency (greedy)",
     "static": "the bundle's static plan",
+}
+ENCODINGS = {
+    "shortlist_forecast": "shortlist, the forecast corrected",
+    "shortlist": "shortlist",
+    "every_plan": "every plan",
+    "box": "partition, strictness and level in a box",
 }
 
 
@@ -82,4 +88,23 @@ def learning_curves(rows: Rows) -> list[list[str]]:
         cells = [NAMES[str(policy)], str(seed), f"{float(best['validation']):+.3f}"]
         cells += [f"{best['steps']:,}", f"{last['steps']:,}"]
         table.append([*cells, f"{float(last['seconds']) / 60:.1f}"])
+    return table
+
+
+def encodings(rows: Rows) -> list[list[str]]:
+    """Thousandths of utility beyond the forecast alone over seeds, and the minutes of a run."""
+    shown = [name for name in ("ppo", "sac") if any(row["algorithm"] == name for row in rows)]
+    heads = [head for name in shown for head in (f"{NAMES[name]}: gain", "minutes")]
+    table = [["encoding", "actions", "seeds", *heads]]
+    for name, label in ENCODINGS.items():
+        own = [row for row in rows if row["encoding"] == name]
+        if not own:
+            continue
+        cells = [label, f"`{own[0]['actions']}`", str(len(grouped(own, "seed")))]
+        for algorithm in shown:
+            runs = [row for row in own if row["algorithm"] == algorithm]
+            gain = spread(column(runs, "gain")).text(1000, 1) if runs else ""
+            minutes = f"{fmean(column(runs, 'seconds')) / 60:.1f}" if runs else ""
+            cells += [gain, minutes]
+        table.append(cells)
     return table

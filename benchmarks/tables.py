@@ -14,6 +14,7 @@ from statistics import fmean, median
 
 from benchmarks.policy_tables import (
     decision_time,
+    encodings,
     learning_curves,
     policies,
     policies_by_trace,
@@ -324,6 +325,7 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "policies_by_trace": policies_by_trace,
     "decision_time": decision_time,
     "learning_curves": learning_curves,
+    "encodings": encodings,
     "simulator_speed": simulator_speed,
 }
 

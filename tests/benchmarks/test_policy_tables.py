@@ -42,3 +42,27 @@ def test_a_training_is_told_by_its_best_validation():
         for steps, value in ((600, 0.1), (1_200, 0.4), (1_800, 0.3))
     ]
     assert policy_tables.learning_curves(rows)[1] == ["SAC", "2", "+0.400", "1,200", "1,800", "3.0"]
+
+
+def test_encodings_stand_beside_each_other_by_algorithm():
+    """Mean and deviation over seeds in thousandths; what was not trained is left empty."""
+    rows = [
+        {
+            "algorithm": algorithm,
+            "encoding": encoding,
+            "seed": seed,
+            "gain": gain,
+            "seconds": 90.0,
+            "actions": "Discrete(12)",
+        }
+        for algorithm, encoding, seed, gain in (
+            ("ppo", "shortlist", 0, -0.001),
+            ("ppo", "shortlist", 1, -0.003),
+            ("sac", "box", 0, 0.0015),
+        )
+    ]
+    assert policy_tables.encodings(rows) == [
+        ["encoding", "actions", "seeds", "PPO: gain", "minutes", "SAC: gain", "minutes"],
+        ["shortlist", "`Discrete(12)`", "2", "-2.0 ± 1.4", "1.5", "", ""],
+        [policy_tables.ENCODINGS["box"], "`Discrete(12)`", "1", "", "", "1.5", "1.5"],
+    ]
