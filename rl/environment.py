@@ -7,6 +7,7 @@ SchedulingEnv is one class of one site; SchedulingVectorEnv is many at once, in 
 cluster, and is what training uses.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,7 @@ from xpi_ray.simulation.cluster import Cluster, Site, seen, utilities
 from xpi_ray.simulation.draw import draw_site
 
 PERIODS_AFTER = 4  # in which what a plan leaves behind in queues counts
-MOST = 10.0
+MOST = 100.0
 """Rewards are cut to it."""
 
 Features = NDArray[np.float32]
@@ -31,7 +32,10 @@ Worth = NDArray[np.float64]
 
 
 class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDArray[Any]]):
-    """All classes of several sites that share a cloud; each (site, class) is one environment.
+    """All classes of several sites; each (site, class) is one environment.
+
+    The cloud has as many replicas more as there are sites: what all sites do at once in a trial
+    must not look like what one of them brings about.
 
     **Observation**, float32 ``(FEATURES,)`` in -5..5: the state of the site over the last period
     (``Observation``: logarithms of slow-downs, waits, round trip, bandwidth in Mbit/s and its
@@ -44,14 +48,15 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
     next period. A plan is a partition, a threshold for every exit, and a level.
 
     **Reward**: what the class's plan does to all of the site's requests, beside the plan with the
-    best forecast: ``SHARPNESS`` times the worth of the requests that arrive in this period and the
-    ``PERIODS_AFTER`` next, less what it would be had this class alone gone by the forecast, for
-    each request of the class in the period; cut to -10..10. Worth is ``Weights.utility``: 1 for an
-    answer in time, 1 if it is right, -0.1 for 100 ms at the edge. Both are simulated from the same
-    moment with the same requests, so that what differs between sites and moments is no noise; what
-    the plan leaves behind in queues, and what it takes from the other classes, counts (difference
-    rewards: Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001). In the
-    later periods all go by the forecast's plans. 0 if the class has no requests.
+    best forecast: the worth of the requests that arrive in this period and the ``PERIODS_AFTER``
+    next, less what it would be had this class alone gone by the forecast; times ``SHARPNESS``, over
+    the requests of a class in a period at this site, in the mean; cut to -``MOST``..``MOST``. So
+    the mean over all decisions is ``SHARPNESS`` times what sites' requests gain in the mean. Worth
+    is ``Weights.utility``: 1 for an answer in time, 1 if it is right, -0.1 for 100 ms at the edge.
+    Both are simulated from the same moment with the same requests, so that what differs between
+    sites and moments is no noise; what the plan leaves behind in queues, and what it takes from the
+    other classes, counts (difference rewards: Wolpert and Tumer, "Optimal payoff functions for
+    members of collectives", 2001). In the later periods all go by the forecast's plans.
 
     **Episode**: ``task.periods`` periods of ``task.period_s``; the sites are drawn anew for each.
     It is truncated, never terminated. The first period goes by the static plan.
@@ -84,6 +89,7 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         self._cluster: Cluster | None = None
         self._watches: list[Watch] = []
         self._views: list[View] = []
+        self._usual = np.ones(self._num_sites)  # requests of a class in a period
         self._period = 0
         self.observations: list[Observation] = []
         """The latest of each site."""
@@ -95,7 +101,11 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         sites = (options or {}).get("sites") or self._draw()
-        self._cluster = Cluster(self.task.setting, sites)
+        machines = self.task.setting.machines
+        enough = replace(machines, replicas=machines.replicas * len(sites))
+        self._cluster = Cluster(replace(self.task.setting, machines=enough), sites)
+        decisions = len(self._classes) * (self.task.periods + 1)
+        self._usual = np.array([max(len(site.arrivals), 1) / decisions for site in sites])
         prior = self.task.prior
         self._watches = [Watch(self.task.setting.profile, prior) for _ in range(self._num_sites)]
         self._period = 0
@@ -143,14 +153,9 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
             cluster.set_plans(site, decisions[site * classes : (site + 1) * classes])
 
     def _rewards(self, plans: NDArray[np.intp]) -> Worth:
-        """What each class's choice does to its site, for each of the class's requests."""
+        """What each class's choice does to its site."""
         assert self._cluster is not None
-        classes, begins_ms = len(self._classes), self._cluster.now_ms
-        rows = self._cluster.requests[
-            self._cluster.arriving(begins_ms, begins_ms + 1000 * self.task.period_s)
-        ]
-        index = (rows[:, at.SITE] * classes + rows[:, at.SLO]).astype(np.intp)
-        counts = np.bincount(index, minlength=self.num_envs)
+        classes = len(self._classes)
         forecast = np.array([view.shortlist[view.features[GAP].argmax()] for view in self._views])
         gained = np.zeros(self.num_envs)
         chosen = self._worth(plans, forecast)
@@ -159,9 +164,8 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
             without[number::classes] = forecast[number::classes]
             if (without != plans).any():
                 gained[number::classes] = chosen - self._worth(without, forecast)
-        gained[counts == 0] = 0.0
-        rewards: Worth = (SHARPNESS * gained / np.maximum(counts, 1)).clip(-MOST, MOST)
-        return rewards
+        rewards: Worth = SHARPNESS * gained / np.repeat(self._usual, classes)
+        return rewards.clip(-MOST, MOST)
 
     def _worth(self, plans: NDArray[np.intp], after: NDArray[np.intp]) -> Worth:
         """Utility of each site's requests of this period and the next ones, if it went like this.
