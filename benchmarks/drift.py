@@ -11,9 +11,10 @@ are as before. The same requests (test images, deadlines of 100 to 500 ms) go to
 - ``learned``: the bundle's policy, as trained;
 - ``learned_on``: the same, which goes on learning from what it sees.
 
-Recovery is the time from a change until the share of requests answered in time over ``WINDOW_S`` is
-within ``NEAR`` of what it was over the whole phase before the drift. Writes
-``benchmarks/results/drift.json``.
+A window of ``WINDOW_S`` is bad if the share of its requests in time is more than ``NEAR`` below
+that of the whole first phase. Recovery is the time from a change until the first window after a bad
+one is good; 0 if none is bad, the phase's length if none is good again. Writes
+``benchmarks/results/drift.json``, and second by second ``drift_seconds.json``.
 """
 
 import argparse
@@ -49,7 +50,7 @@ MBPS, DROP = 1.0, 10.0
 RATE_RPS, RISE = 10.0, 3.0
 ROUND_TRIP_MS = 10.0
 DEADLINES_MS = (100.0, 500.0)
-WINDOW_S, NEAR = 3.0, 0.05
+WINDOW_S, NEAR = 3.0, 0.1
 WARM_UP_S = 5.0
 
 
@@ -62,13 +63,17 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = Bundle.load()
     rows: list[dict[str, object]] = []
+    seconds: list[dict[str, object]] = []
     with Progress() as progress:
         bar = progress.add_task("drift", total=arguments.repeats * len(SIDES))
         for repeat in range(arguments.repeats):
             plan = _requests(arguments.phase, repeat)
             for side, scheduler in SIDES.items():
                 replies = _run(scheduler, plan, arguments.phase, arguments.slowdown)
-                rows += _judge(replies, plan, arguments.phase, side, repeat)
+                in_time = _in_time(replies, plan)
+                of = {"side": side, "repeat": repeat}
+                rows += [of | row for row in _judge(replies, in_time, plan, arguments.phase)]
+                seconds += [of | row for row in _by_second(in_time, plan, arguments.phase)]
                 progress.advance(bar)
     settings = {
         "bundle": bundle.digest.hex(),
@@ -81,6 +86,7 @@ def main() -> None:
         "deadlines_ms": DEADLINES_MS,
     }
     print(write("drift", settings, rows))
+    print(write("drift_seconds", settings, seconds))
 
 
 class Plan:
@@ -140,16 +146,19 @@ def _run(scheduler: SchedulerArgs, plan: Plan, phase_s: float, slowdown: float) 
             return asyncio.run(open_loop(PORT, plan.bodies, plan.times_s.tolist()))
 
 
-def _judge(
-    replies: list[Reply], plan: Plan, phase_s: float, side: str, repeat: int
-) -> Iterator[dict[str, object]]:
-    """Each phase's row."""
-    in_time = np.array(
+def _in_time(replies: list[Reply], plan: Plan) -> NDArray[np.bool_]:
+    return np.array(
         [
             reply.status == 200 and reply.latency_ms <= deadline
             for reply, deadline in zip(replies, plan.deadlines_ms, strict=True)
         ]
     )
+
+
+def _judge(
+    replies: list[Reply], in_time: NDArray[np.bool_], plan: Plan, phase_s: float
+) -> Iterator[dict[str, object]]:
+    """Each phase's row."""
     right = np.array(
         [_right(reply, label) for reply, label in zip(replies, plan.labels, strict=True)]
     )
@@ -159,25 +168,51 @@ def _judge(
         begins_s = number * phase_s
         own = (times_s >= begins_s) & (times_s < begins_s + phase_s)
         row: dict[str, object] = {
-            "side": side,
-            "repeat": repeat,
             "phase": phase,
             "requests": int(own.sum()),
             "missed": round(float(1 - in_time[own].mean()), 4),
             "accuracy": round(float(right[own & in_time].mean()), 4),
         }
         if number:
-            row["recovery_s"] = _recovery_s(times_s[own] - begins_s, in_time[own], float(usual))
+            after_s = times_s[own] - begins_s
+            row["recovery_s"] = recovery_s(after_s, in_time[own], float(usual), phase_s)
         yield row
 
 
-def _recovery_s(times_s: NDArray[np.float64], in_time: NDArray[np.bool_], usual: float) -> float:
-    """When a window first is as good as usual; the phase's length if none is."""
-    for start in times_s:
+def _by_second(
+    in_time: NDArray[np.bool_], plan: Plan, phase_s: float
+) -> Iterator[dict[str, object]]:
+    """Requests and misses of each second since the warm-up, with its phase."""
+    times_s = plan.times_s - WARM_UP_S
+    for second in range(int(len(PHASES) * phase_s)):
+        own = (times_s >= second) & (times_s < second + 1)
+        yield {
+            "second": second,
+            "phase": PHASES[int(second / phase_s)],
+            "requests": int(own.sum()),
+            "missed": int((~in_time[own]).sum()),
+        }
+
+
+def recovery_s(
+    times_s: NDArray[np.float64], in_time: NDArray[np.bool_], usual: float, phase_s: float
+) -> float:
+    """When things are as usual again.
+
+    Args:
+        times_s: Of requests since the change, rising, below ``phase_s``.
+        in_time: Whether each was answered in time.
+        usual: Share in time before.
+        phase_s: Length of the phase.
+    """
+    bad = False
+    for start in times_s[times_s <= phase_s - WINDOW_S]:
         window = (times_s >= start) & (times_s < start + WINDOW_S)
-        if in_time[window].mean() >= usual - NEAR:
+        if in_time[window].mean() < usual - NEAR:
+            bad = True
+        elif bad:
             return round(float(start), 2)
-    return round(float(times_s[-1]), 2)
+    return phase_s if bad else 0.0
 
 
 def _right(reply: Reply, label: str) -> bool:

@@ -18,15 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from benchmarks.palette import COLOURS, MARKERS, Style
+from benchmarks.policy_plots import (
+    drift,
+    drift_seconds,
+    learning_curves,
+    policies,
+    simulator_fidelity,
+)
 from benchmarks.result import FOLDER, Rows
 from benchmarks.summary import PLAIN, XAI, column, grouped, spread
 
 PICTURES = Path(__file__).parent.parent / "docs" / "results"
 DPI = 85
 
-# Okabe and Ito, "Color Universal Design" (2008); black is plain training's.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
-MARKERS = "osD^v<>P*"  # more than colours, so that no pair comes twice
 PANELS = {
     "what is trained": r"^(?!.*_(rho|k)_)",
     "target skewness ρ (0.8 where no other)": rf"^({PLAIN}|{XAI})$|_rho_",
@@ -53,8 +58,6 @@ SENT = {  # quantisers and coder of each curve
     "centres, LZW": (r"centres\d+", "lzw"),
     "centres, context model": (r"centres\d+", "context"),
 }
-
-Style = dict[str, Any]
 
 SWEPT: dict[str, Style] = {  # policies of the bandwidth sweep
     "best": {"label": "best of all choices", "color": "black", "linestyle": "--", "zorder": 3},
@@ -250,6 +253,11 @@ PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
     "carry_rate": carry_rate,
     "codecs": codecs,
     "sacd_sweep": sacd_sweep,
+    "policies": policies,
+    "learning_curves": learning_curves,
+    "drift": drift,
+    "drift_seconds": drift_seconds,
+    "simulator_fidelity": simulator_fidelity,
 }
 
 

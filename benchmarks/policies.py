@@ -104,8 +104,7 @@ def draw(task: Task, trace: Trace, number: int, count: int, duration_s: float) -
     setting = task.setting
     return [
         draw_site(
-            setting.profile,
-            setting.num_samples,
+            setting,
             task.sources,
             duration_s,
             np.random.default_rng([SEED, number, site]),

@@ -1,8 +1,9 @@
-"""Tables of scheduling policies: what they are worth, how quick they are, what they were judged by.
+"""Tables of scheduling policies: what they are worth, live too, how quick, what they are judged by.
 
 benchmarks/results/*.json ─► rows ─► benchmarks.tables
 """
 
+import math
 from statistics import fmean, median
 
 from benchmarks.result import Rows
@@ -22,6 +23,21 @@ ENCODINGS = {
     "shortlist": "shortlist",
     "every_plan": "every plan",
     "box": "partition, strictness and level in a box",
+}
+
+PHASES = ("before", "during", "after")  # the drift
+METRICS = {  # of the simulator's fidelity
+    "p50_ms": "p50, ms",
+    "p95_ms": "p95, ms",
+    "deadline_satisfaction": "in time",
+    "mean_exit": "mean exit",
+    "crossed": "crossed the link",
+}
+SHARES = ("deadline_satisfaction", "crossed")
+LATENCY_GOAL, SATISFACTION_GOAL = 0.10, 0.03  # that simulated ones may differ by
+GOALS = {
+    **dict.fromkeys(("p50_ms", "p95_ms"), f"within {LATENCY_GOAL:.0%}"),
+    "deadline_satisfaction": f"within {100 * SATISFACTION_GOAL:g} points",
 }
 
 
@@ -107,4 +123,37 @@ def encodings(rows: Rows) -> list[list[str]]:
             minutes = f"{fmean(column(runs, 'seconds')) / 60:.1f}" if runs else ""
             cells += [gain, minutes]
         table.append(cells)
+    return table
+
+
+def drift(rows: Rows) -> list[list[str]]:
+    """Percent missed in each phase, and seconds to recover, over repeats."""
+    head = ["side", "repeats", *(f"missed {phase}, %" for phase in PHASES)]
+    table = [[*head, "accuracy during, %", "recovery during, s", "recovery after, s"]]
+    for (side,), own in grouped(rows, "side").items():
+        by_phase = {str(phase): same for (phase,), same in grouped(own, "phase").items()}
+        cells = [f"`{side}`", str(len(grouped(own, "repeat")))]
+        cells += [spread(column(by_phase[name], "missed")).text(100, 1) for name in PHASES]
+        # It is NaN where nothing was answered in time.
+        known = [each for each in column(by_phase["during"], "accuracy") if math.isfinite(each)]
+        cells.append(spread(known).text(100, 1) if known else "")
+        recovery = [spread(column(by_phase[name], "recovery_s")) for name in PHASES[1:]]
+        table.append([*cells, *(each.text(digits=1) for each in recovery)])
+    return table
+
+
+def simulator_fidelity(rows: Rows) -> list[list[str]]:
+    """Shares differ in points, all else in percent of what was measured."""
+    table = [["scenario", "metric", "simulated", "measured", "difference", "goal"]]
+    for row in rows:
+        metric = str(row["metric"])
+        simulated, measured = float(row["simulated"]), float(row["measured"])
+        if metric in SHARES:
+            figures = [f"{simulated:.1%}", f"{measured:.1%}"]
+            difference = f"{100 * (simulated - measured):+.1f} points"
+        else:
+            figures = [f"{simulated:.2f}", f"{measured:.2f}"]
+            difference = f"{simulated / measured - 1:+.1%}"
+        names = [f"`{row['scenario']}`", METRICS[metric]]
+        table.append([*names, *figures, difference, GOALS.get(metric, "")])
     return table

@@ -44,10 +44,7 @@ def main() -> None:
         rng = np.random.default_rng(count)
         machines = Machines(replicas=-(-count // SITES_PER_REPLICA))
         setting = dataclasses.replace(task.setting, machines=machines)
-        sites = [
-            draw_site(setting.profile, setting.num_samples, sources, duration_s, rng)
-            for _ in range(count)
-        ]
+        sites = [draw_site(setting, sources, duration_s, rng) for _ in range(count)]
         Cluster(setting, sites[:1]).advance(1_000)  # compiles
         for repeat in range(arguments.repeats):
             cluster = Cluster(setting, sites)

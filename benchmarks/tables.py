@@ -14,10 +14,12 @@ from statistics import fmean, median
 
 from benchmarks.policy_tables import (
     decision_time,
+    drift,
     encodings,
     learning_curves,
     policies,
     policies_by_trace,
+    simulator_fidelity,
     simulator_speed,
 )
 from benchmarks.result import FOLDER, Rows
@@ -327,6 +329,8 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "learning_curves": learning_curves,
     "encodings": encodings,
     "simulator_speed": simulator_speed,
+    "simulator_fidelity": simulator_fidelity,
+    "drift": drift,
 }
 
 

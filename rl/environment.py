@@ -212,9 +212,7 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Features, NDArray[np.int64], NDAr
         duration_s = (self.task.periods + 1) * self.task.period_s
         setting = self.task.setting
         return [
-            draw_site(
-                setting.profile, setting.num_samples, self.task.sources, duration_s, self._rng
-            )
+            draw_site(setting, self.task.sources, duration_s, self._rng)
             for _ in range(self._num_sites)
         ]
 

@@ -7,7 +7,7 @@ import csv
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,7 @@ from rl.environment import SchedulingVectorEnv, Worth
 from rl.module import PPOModule, SACModule, layers_of
 from rl.task import Task
 from xpi_ray.policies.base import Policy
-from xpi_ray.policies.learned import SHARPNESS, SHORTLIST, Learned, to_bytes
+from xpi_ray.policies.learned import SHARPNESS, SHORTLIST, Layer, Learned, to_bytes
 from xpi_ray.simulation.cluster import utilities
 from xpi_ray.simulation.draw import draw_site
 
@@ -36,7 +36,7 @@ Algorithms = Literal["ppo", "sac"]
 ENVIRONMENT = "xpi-scheduling"
 SITES = 16  # in one simulated cluster, each with all classes
 GAMMA = 0.0  # a reward counts all that its plans did, and the next period brings new ones
-STEPS = {"ppo": 800_000, "sac": 250_000}
+STEPS = {"ppo": 600_000, "sac": 250_000}
 VALIDATION_SEED = 1_000_003
 VALIDATION_SITES = 192
 VALIDATE_EVERY_S = 60.0
@@ -87,13 +87,16 @@ class Training:
         self._curve = folder / "curve.csv"
         self._state = folder / "state.json"
         self.policy_path = folder / "policy.safetensors"
-        self._done, self._seconds, self._best = 0, 0.0, -np.inf
-        self._forecast_worth = validate(task, untrained(task.viewer))
+        self._done, self._seconds, self._best = 0, 0.0, 0.0
+        forecast = untrained(task.viewer)
+        self._forecast_worth = validate(task, forecast)
         torch.set_num_threads(1)
         config = configure(task, algorithm, seed, self._num_envs, self.steps)
         self._algorithm: Algorithm = config.build_algo()
         if self._state.exists() and self._checkpoint.exists():
             self._resume()
+        else:  # the best until another is better
+            self._keep(forecast.layers)
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, a row at a time."""
@@ -142,11 +145,14 @@ class Training:
         validation = SHARPNESS * (worth - self._forecast_worth).mean()
         if validation > self._best:
             self._best = float(validation)
-            viewer = self._task.viewer
-            self.policy_path.write_bytes(to_bytes(layers, self._task.kept, viewer.weights))
+            self._keep(layers)
         self._algorithm.save_to_path(str(self._checkpoint.resolve()))
         self._state.write_text(json.dumps(self.facts()))
         return float(validation)
+
+    def _keep(self, layers: Sequence[Layer]) -> None:
+        weights = self._task.viewer.weights
+        self.policy_path.write_bytes(to_bytes(layers, self._task.kept, weights))
 
     def _trim(self) -> None:
         """Forget what the curve tells of decisions after the checkpoint: they come again."""
@@ -221,7 +227,7 @@ def validate(task: Task, policy: Policy, seed: int = VALIDATION_SEED) -> Worth:
     rewards = []
     for site in range(VALIDATION_SITES):
         rng = np.random.default_rng([seed, site])
-        drawn = draw_site(setting.profile, setting.num_samples, task.sources, duration_s, rng)
+        drawn = draw_site(setting, task.sources, duration_s, rng)
         rows = drive(task, drawn, policy, duration_s)
         rewards.append(utilities(rows, task.viewer.weights).sum() / max(len(rows), 1))
     return np.array(rewards)

@@ -66,3 +66,43 @@ def test_encodings_stand_beside_each_other_by_algorithm():
         ["shortlist", "`Discrete(12)`", "2", "-2.0 ± 1.4", "1.5", "", ""],
         [policy_tables.ENCODINGS["box"], "`Discrete(12)`", "1", "", "", "1.5", "1.5"],
     ]
+
+
+def test_misses_and_recoveries_are_told_by_side_and_phase():
+    """Means and deviations over repeats; a repeat with no answer in time has no accuracy."""
+    rows = [
+        {"side": side, "repeat": repeat, "phase": phase, "missed": missed, **figures}
+        for side, repeat, phase, missed, figures in (
+            ("static", 0, "before", 0.10, {"accuracy": 0.9}),
+            ("static", 0, "during", 1.00, {"accuracy": float("nan"), "recovery_s": 30.0}),
+            ("static", 0, "after", 0.20, {"accuracy": 0.9, "recovery_s": 4.0}),
+            ("static", 1, "before", 0.12, {"accuracy": 0.9}),
+            ("static", 1, "during", 0.80, {"accuracy": 0.7, "recovery_s": 20.0}),
+            ("static", 1, "after", 0.20, {"accuracy": 0.9, "recovery_s": 5.0}),
+            ("learned", 0, "before", 0.02, {"accuracy": 0.9}),
+            ("learned", 0, "during", 1.00, {"accuracy": float("nan"), "recovery_s": 2.5}),
+            ("learned", 0, "after", 0.00, {"accuracy": 0.9, "recovery_s": 0.0}),
+        )
+    ]
+    head, static, learned = policy_tables.drift(rows)
+    assert len(head) == len(static) == len(learned)
+    assert static[:5] == ["`static`", "2", "11.0 ± 1.4", "90.0 ± 14.1", "20.0 ± 0.0"]
+    assert static[5:] == ["70.0", "25.0 ± 7.1", "4.5 ± 0.7"]
+    assert learned == ["`learned`", "1", "2.0", "100.0", "0.0", "", "2.5", "0.0"]
+
+
+def test_latencies_differ_in_percent_and_shares_in_points():
+    """As the goals do; what has no goal is told without one."""
+    rows = [
+        {"scenario": "split", "metric": metric, "simulated": simulated, "measured": measured}
+        for metric, simulated, measured in (
+            ("p50_ms", 44.0, 40.0),
+            ("deadline_satisfaction", 0.90, 0.92),
+            ("mean_exit", 6.0, 8.0),
+        )
+    ]
+    assert policy_tables.simulator_fidelity(rows)[1:] == [
+        ["`split`", "p50, ms", "44.00", "40.00", "+10.0%", "within 10%"],
+        ["`split`", "in time", "90.0%", "92.0%", "-2.0 points", "within 3 points"],
+        ["`split`", "mean exit", "6.00", "8.00", "-25.0%", ""],
+    ]

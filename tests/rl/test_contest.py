@@ -14,7 +14,7 @@ SECONDS = 2.0
 @pytest.fixture(scope="module")
 def site(task):
     """One that has enough to do."""
-    return draw_site(task.setting.profile, 60, task.sources, SECONDS, np.random.default_rng(12))
+    return draw_site(task.setting, task.sources, SECONDS, np.random.default_rng(12))
 
 
 def worth(task, rows):

@@ -89,7 +89,7 @@ def test_the_forecasts_own_choice_is_worth_nothing_more(env):
 def test_the_reward_is_what_a_class_brings_its_site(task):
     """By simulating here with and without each class's choice, and what comes after."""
     rng = np.random.default_rng(6)
-    site = draw_site(task.setting.profile, 60, task.sources, 3.0, rng)
+    site = draw_site(task.setting, task.sources, 3.0, rng)
     env = SchedulingVectorEnv(task, 3)
     features, _ = env.reset(options={"sites": [site]})
     shortlists = [view.shortlist for view in env._views]
@@ -122,7 +122,7 @@ def test_the_reward_is_what_a_class_brings_its_site(task):
 def test_a_site_is_shown_to_its_classes_and_no_other(task):
     """Rows of one site share the state but for the deadline; sites are as if alone."""
     rng = np.random.default_rng(7)
-    sites = [draw_site(task.setting.profile, 60, task.sources, 3.0, rng) for _ in range(2)]
+    sites = [draw_site(task.setting, task.sources, 3.0, rng) for _ in range(2)]
     both = SchedulingVectorEnv(task, 6).reset(options={"sites": sites})[0]
     for number, site in enumerate(sites):
         alone = SchedulingVectorEnv(task, 3).reset(options={"sites": [site]})[0]

@@ -19,7 +19,7 @@ def sources(steady):
 def sites(setting, sources):
     """Many sites."""
     rng = np.random.default_rng(0)
-    return [draw_site(setting.profile, 60, sources, SECONDS, rng) for _ in range(300)]
+    return [draw_site(setting, sources, SECONDS, rng) for _ in range(300)]
 
 
 def test_every_figure_is_in_its_range(setting, sites):
@@ -50,8 +50,7 @@ def test_every_figure_is_in_its_range(setting, sites):
 def test_the_same_state_draws_the_same_site(setting, sources):
     """Every array of it; another state another one."""
     first, twin, other = (
-        draw_site(setting.profile, 60, sources, SECONDS, np.random.default_rng(seed))
-        for seed in (5, 5, 6)
+        draw_site(setting, sources, SECONDS, np.random.default_rng(seed)) for seed in (5, 5, 6)
     )
     for name in ("arrivals", "samples", "deadlines_ms", "edge_factors", "cloud_factors", "hops_ms"):
         assert (getattr(first, name) == getattr(twin, name)).all()
@@ -62,7 +61,19 @@ def test_a_link_can_be_given(setting, sources, steady):
     """Then it is that one."""
     link = steady(7e6)
     rng = np.random.default_rng(0)
-    assert draw_site(setting.profile, 60, sources, SECONDS, rng, link).trace is link
+    assert draw_site(setting, sources, SECONDS, rng, link).trace is link
+
+
+def test_sites_see_images_of_other_ease(setting, sites):
+    """Every image comes up at some site, and at some the hard ones come more often."""
+    ease = np.empty(60)
+    ease[setting.by_ease] = np.linspace(0, 1, 60)
+    assert setting.outcomes.entropy.mean(1)[setting.by_ease].argsort().tolist() == list(range(60))
+    assert set(np.concatenate([site.samples for site in sites]).tolist()) == set(range(60))
+    means = [ease[site.samples].mean() for site in sites if len(site.samples) > 100]
+    low, high = draw.EASES
+    assert min(means) == pytest.approx(1 / (1 + high), abs=0.05)
+    assert max(means) == pytest.approx(1 / (1 + low), abs=0.05)
 
 
 def test_machines_have_slow_spells(setting):

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,12 @@ class Setting:
     def num_samples(self) -> int:
         """Images whose every exit is known after every link."""
         return int(self.outcomes.resumed_entropy.shape[2])
+
+    @cached_property
+    def by_ease(self) -> NDArray[np.int64]:
+        """These images, those first of which exits are surest."""
+        ranked: NDArray[np.int64] = self.outcomes.entropy[: self.num_samples].mean(1).argsort()
+        return ranked
 
 
 class Cluster:

@@ -1,4 +1,4 @@
-"""Draws sites at random: machine, link, requests and deadlines, each from a stated range.
+"""Draws sites at random: machine, link, images, load and deadlines, each from a stated range.
 
 traces, recordings, seed ─► draw_site ─► Site ─► Cluster
 """
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xpi_ray.link.traces import Trace
-from xpi_ray.profiles.table import Profile
 from xpi_ray.simulation.arrivals import Times, bursts, poisson, recorded
-from xpi_ray.simulation.cluster import Site
+from xpi_ray.simulation.cluster import Setting, Site
 
 EDGES_MS = (15.0, 150.0)
 """Time that all blocks take at the edge; log-uniform."""
@@ -27,6 +27,9 @@ HOP_SHAPE = 6.0
 SCATTER = 0.1  # standard deviation of the logarithm of a request's times on a machine
 SPELL_S, BETWEEN_S = 10.0, 40.0  # mean length of a machine's slow spell, and of the time between
 SPELL_FACTORS = (1.2, 2.5)
+EASES = (0.5, 2.0)
+"""Power of an evenly drawn rank by ease: below 1 a site sees more hard images, above it more easy
+ones; log-uniform."""
 MOST_RPS = 150.0
 DEADLINE_MIXES = ((100.0, 500.0), (30.0, 150.0), (50.0, 250.0), (20.0, 1_000.0))
 """Bounds between which deadlines are uniform; the first is the Xpi paper's."""
@@ -42,8 +45,7 @@ class Sources:
 
 
 def draw_site(
-    profile: Profile,
-    num_samples: int,
+    setting: Setting,
     sources: Sources,
     duration_s: float,
     rng: np.random.Generator,
@@ -52,8 +54,7 @@ def draw_site(
     """One site.
 
     Args:
-        profile: Of the machine that slow-downs are relative to.
-        num_samples: Images that requests bring.
+        setting: Images that requests bring, and block times that slow-downs are relative to.
         sources: Links and arrivals.
         duration_s: Length of the run.
         rng: Source of chance; the same state gives the same site.
@@ -68,7 +69,7 @@ def draw_site(
     low, high = DEADLINE_MIXES[rng.integers(len(DEADLINE_MIXES))]
     return Site(
         arrivals=times,
-        samples=rng.integers(num_samples, size=count),
+        samples=_draw_images(setting.by_ease, count, rng),
         deadlines_ms=rng.uniform(low, high, count),
         edge_factors=machine_factors(times, duration_s, rng),
         cloud_factors=machine_factors(times, duration_s, rng),
@@ -77,8 +78,16 @@ def draw_site(
         trace_shift_s=rng.uniform(0, trace.duration_s),
         trace_scale=_log_uniform(SCALES, rng),
         round_trip_ms=_log_uniform(ROUND_TRIPS_MS, rng),
-        edge_slowdown=edge_ms / sum(profile.block_ms),
+        edge_slowdown=edge_ms / sum(setting.profile.block_ms),
     )
+
+
+def _draw_images(
+    by_ease: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """What a site's camera sees: more of the easy images, or more of the hard ones."""
+    ranks = rng.random(count) ** _log_uniform(EASES, rng)
+    return by_ease[(len(by_ease) * ranks).astype(np.int64)]
 
 
 def machine_factors(times: Times, duration_s: float, rng: np.random.Generator) -> Times:
