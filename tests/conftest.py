@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from xpi_ray.compression.ladder import Ladder
@@ -17,6 +18,10 @@ from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.telemetry.records import RequestRecord
 from xpi_ray.training.data import Split, Splits, data_folder, load
 from xpi_ray.training.packing import carries, pack
+
+# How long an example takes is the machine's matter.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,6 @@ def test_weights_that_need_32_bits_are_stored_as_they_are(bundle, tmp_path):
 
 @settings(
     max_examples=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

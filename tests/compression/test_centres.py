@@ -2,7 +2,7 @@ import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -45,7 +45,6 @@ def empirical_entropy_bits(symbols):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@settings(deadline=None)
 @given(carry=CARRIES, values=CENTRES, hardness=st.floats(0.1, 100))
 def test_every_value_becomes_its_nearest_centre(training, carry, values, hardness):
     """The result is a centre to the last bit, and no other centre is nearer but for rounding."""
@@ -59,7 +58,6 @@ def test_every_value_becomes_its_nearest_centre(training, carry, values, hardnes
 
 
 @pytest.mark.parametrize("training", [True, False])
-@settings(deadline=None)
 @given(carry=CARRIES, values=CENTRES)
 def test_numpy_and_torch_agree(training, carry, values):
     """Symbols made and looked up by numpy give what the module gives, to the last bit."""
@@ -80,7 +78,6 @@ def test_of_two_that_are_equally_near_the_lower_is_taken():
     assert assign(np.float32([1.5]), np.float32([1, 2, 5])).tolist() == [0]
 
 
-@settings(deadline=None)
 @given(carry=CARRIES, low=st.floats(-10, 10), gap=st.floats(0.1, 10), hardness=st.floats(0.5, 8))
 def test_the_gradient_of_two_centres_is_that_of_the_papers_softmax(carry, low, gap, hardness):
     """With two centres and σ = hardness / gap², the carry's gradient is that of Agustsson's Q."""
@@ -155,7 +152,6 @@ def test_entropy_of_very_hard_assignments_is_the_symbols(count):
     assert found == pytest.approx(empirical_entropy_bits(symbols), abs=5e-3)
 
 
-@settings(deadline=None)
 @given(carry=CARRIES, values=CENTRES, hardness=st.floats(0.1, 1e4))
 def test_entropy_is_bounded_and_has_finite_gradients(carry, values, hardness):
     """Between 0 and log2 m, whatever the centres, those that coincide included."""

@@ -170,7 +170,7 @@ def test_refuses_a_bomb_without_pillows_warning():
             decode_image(png_of_declared_size(10_000, 10_000), SIZE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
 def test_damage_is_never_more_than_a_refusal(file_format, data):
     """A file with bytes overwritten decodes to the right shape or raises a RequestError."""

@@ -1,7 +1,7 @@
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpi_ray.compression.layered import COARSEST, REFINEMENTS, LayeredCodec
@@ -81,7 +81,6 @@ def test_layers_cost_no_more_than_half_again_their_entropy(codec):
     assert np.diff(sizes).max() < digits * np.log2(3) / 8 + 2 * 8  # two words for each half
 
 
-@settings(deadline=None)
 @given(
     carry=npst.arrays(
         np.float32, SHAPE, elements=st.floats(-(2.0**100), 2.0**100, width=32, allow_nan=False)
@@ -124,7 +123,6 @@ def test_constant_carries_come_back(value):
     assert arrived == pytest.approx(same[0], abs=0.02 * max(abs(value), 1))
 
 
-@settings(deadline=None)
 @given(segments=st.lists(st.binary(max_size=60), max_size=12))
 def test_random_segments_decode_or_are_refused(codec, segments):
     """Whatever bytes come, there is a carry of the right shape or CodecError."""

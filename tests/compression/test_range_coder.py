@@ -1,7 +1,7 @@
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpi_ray.compression.context_model import ContextModel, lattice, neighbours, steps_of
@@ -41,7 +41,6 @@ def mean_bytes(coder, symbols, alphabet):
 
 
 @by_model
-@settings(deadline=None)
 @given(shape=SHAPES, alphabet=ALPHABETS, data=st.data())
 def test_round_trip_is_exact_for_any_carry(kind, shape, alphabet, data):
     """Any symbols come back, those that no training carry had included."""
@@ -223,7 +222,6 @@ def test_symbols_beyond_the_alphabet_are_not_coded(kind):
 
 @pytest.mark.parametrize("alphabet", [3, 8, 100, 4096])
 @by_model
-@settings(deadline=None)
 @given(data=st.binary(max_size=120))
 def test_garbage_raises_codec_error_only(alphabet, kind, data):
     """Random bytes decode to symbols of the alphabet, or raise CodecError."""

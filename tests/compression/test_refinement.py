@@ -1,7 +1,7 @@
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpi_ray.compression.refinement import RefinementModel
@@ -28,7 +28,6 @@ def coded_bytes(model, coarse, digits):
 
 
 @by_across
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_digits_come_back(across, data):
     """Of any symbols, large and negative ones included, and of any part of the channels."""

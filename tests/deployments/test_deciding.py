@@ -146,7 +146,7 @@ def test_chance_tries_other_plans(bundle, policy):
     assert len({each.decision for each in picks}) > 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_file_leads_to_a_wrong_plan(bundle, policy, data):
     """Whatever bytes a policy's file has, the decision fits the network."""

@@ -23,7 +23,7 @@ def measure(entropy, correct, cost, thresholds):
     return correct[np.arange(len(exits)), exits].mean(), cost[exits].mean()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), tolerance=st.sampled_from([0.0, 0.005, 0.02, 0.1]))
 def test_accuracy_is_kept_and_no_shared_threshold_is_cheaper(seed, tolerance):
     """The constraint holds, at no more than the cost of all blocks or of a shared threshold."""

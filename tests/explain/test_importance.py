@@ -209,7 +209,7 @@ def test_only_proportions_count(values, scale, k):
     assert torch.allclose(disorder(scaled, k), disorder(shares, k))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 6))
 def test_misplaced_counts_the_first_places_that_lack_a_top_channel(seed, k):
     """As counted one by one; none are where the first k are the top k."""

@@ -71,7 +71,7 @@ def photos():
     return torch.randint(0, 256, (4, 3, 8, 6), generator=generator, dtype=torch.uint8)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(spec=specs())
 def test_any_cut_of_the_trunk_keeps_the_contract(spec):
     """Carries have the shape foretold, exits a logit for each class, and both ways agree."""

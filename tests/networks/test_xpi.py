@@ -33,7 +33,7 @@ def specs(draw):
     return XpiSpec(num_classes=classes, image_size=size, blocks=tuple(blocks), **COLOURS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(spec=specs())
 def test_any_number_of_blocks_keeps_the_contract(spec):
     """Carries have the shape foretold, exits a logit for each class, and both ways agree."""

@@ -24,7 +24,7 @@ def follow(outcomes, candidate):
         yield exit_, correct[sample, exit_ - 1], correct[sample, max(partition - 1, 0)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 50), least=st.integers(0, N))
 def test_every_plan_is_there_with_what_it_did(make_outcomes, seed, least):
     """Shares, accuracies and the edge's own answer are counts over samples, one by one."""

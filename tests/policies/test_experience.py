@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpi_ray.errors import PlanError
@@ -35,7 +35,6 @@ def make_view(seed, spread=2.0):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None)
 def test_without_chance_the_preferred_place_is_taken(policy, seed):
     """It is the one that ``Learned.decide`` would take, and no other was allowed."""
     view = make_view(seed)
@@ -46,7 +45,6 @@ def test_without_chance_the_preferred_place_is_taken(policy, seed):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None)
 def test_only_what_is_nearly_as_good_by_forecast_is_tried(policy, seed):
     """Beside the preferred place; the same chance makes the same choice."""
     view = make_view(seed)

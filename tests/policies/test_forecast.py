@@ -112,7 +112,7 @@ def reckon(outcomes, candidate, seen, deadline_ms):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(observation=OBSERVATIONS, deadline_ms=st.floats(2, 2_000))
 def test_it_is_what_counting_sample_by_sample_gives(
     make_outcomes, plans, forecast, observation, deadline_ms
@@ -128,7 +128,7 @@ def test_it_is_what_counting_sample_by_sample_gives(
             assert predicted.accuracy[number] == pytest.approx(expected[2], abs=4e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(observation=OBSERVATIONS, deadline_ms=st.floats(2, 2_000), factor=st.floats(1, 20))
 def test_more_time_is_never_worse(forecast, observation, deadline_ms, factor):
     """With a longer deadline more is in time; latencies do not depend on it."""
@@ -139,7 +139,7 @@ def test_more_time_is_never_worse(forecast, observation, deadline_ms, factor):
     assert ((short.in_time >= 0) & (short.in_time <= 1 + 1e-12)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(observation=OBSERVATIONS, deadline_ms=st.floats(2, 2_000), factor=st.floats(1, 20))
 def test_a_quicker_link_is_never_slower(forecast, observation, deadline_ms, factor):
     """Latency falls, and with a rate that is sure more is in time."""
@@ -150,7 +150,7 @@ def test_a_quicker_link_is_never_slower(forecast, observation, deadline_ms, fact
     assert (after.in_time >= before.in_time - 1e-12).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     observations=st.lists(OBSERVATIONS, min_size=1, max_size=3),
     asked=st.lists(st.tuples(st.integers(0, 2), st.floats(2, 2_000)), max_size=8),

@@ -67,7 +67,7 @@ OBSERVATIONS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 50),
     observation=OBSERVATIONS,

@@ -75,7 +75,7 @@ def viewer(plans):
     return Viewer(PROFILE, plans, WEIGHTS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(observation=OBSERVATIONS, deadline_ms=st.floats(0.1, 1e5), seed=st.integers(0, 9))
 def test_whatever_is_seen_the_decision_is_a_candidate(
     plans, viewer, observation, deadline_ms, seed
@@ -98,7 +98,7 @@ def test_whatever_is_seen_the_decision_is_a_candidate(
     assert decision in {candidate.decision for candidate in plans}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(observation=OBSERVATIONS, deadline_ms=st.floats(5, 1_000))
 def test_a_network_that_says_nothing_leaves_it_to_the_forecast(
     viewer, plans, observation, deadline_ms
@@ -180,7 +180,7 @@ def test_what_is_no_policy_for_this_bundle_is_refused(plans, change, message):
         from_bytes(rewritten(plans, **change), PROFILE, plans)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(junk=st.binary(max_size=200), cut=st.integers(0, 2_000), flip=st.integers(0, 400))
 def test_junk_is_refused(plans, junk, cut, flip):
     """No bytes at all, others, a file cut short or with a changed head: an error, and no other."""

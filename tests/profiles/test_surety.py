@@ -22,7 +22,7 @@ def make_outcomes(seed, samples=400, digits=3):
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 1_000),
     samples=st.integers(1, 300),

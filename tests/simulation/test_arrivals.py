@@ -41,7 +41,7 @@ def test_a_rate_that_varies_is_followed():
     assert len(times) == pytest.approx(500, rel=0.2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 100), duration_s=st.floats(2.5, 40.0))
 def test_a_recording_keeps_its_shape(seed, duration_s):
     """Seconds without requests stay empty, wherever the replay begins, however often it loops."""

@@ -85,7 +85,7 @@ def check(setting, site, rows, ended):
         assert rows[row, at.ENTROPY] == entropy[place]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     decision=DECISIONS,
@@ -112,7 +112,7 @@ def test_whatever_comes_every_request_ends_once_and_in_order(
     assert (open_before[~refused] < most_open).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), decision=DECISIONS, step_ms=st.floats(20, 400))
 def test_time_may_pass_in_steps(setting, random_site, seed, decision, step_ms):
     """Small steps come to what one does, each returns what ended in it, and a copy goes its way."""
@@ -146,7 +146,7 @@ def test_a_request_keeps_the_plan_that_it_arrived_under(setting, make_site):
     assert blocks[2, [0, 2]].tolist() == [1, 1]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), decision=DECISIONS)
 def test_sites_meet_in_the_cloud_alone(with_machines, random_site, seed, decision):
     """With a replica for every request, each site is as if it had the cloud to itself."""
@@ -161,7 +161,7 @@ def test_sites_meet_in_the_cloud_alone(with_machines, random_site, seed, decisio
     assert (together == alone).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), partition=st.integers(0, 3), level=st.integers(0, 2))
 def test_the_link_carries_one_frame_after_the_other(setting, random_site, seed, partition, level):
     """Frames arrive in the order in which they were sent, no sooner than the trace carries them."""

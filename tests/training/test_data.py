@@ -237,7 +237,7 @@ def pixels_of(image):
     return {tuple(pixel) for pixel in image.flatten(1).T.tolist()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(1, 4),
     height=st.integers(CROP_PADDING + 1, 9),

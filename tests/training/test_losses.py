@@ -61,7 +61,7 @@ def test_nothing_is_lost_where_all_is_as_wished(weights, later):
     assert float(manipulation_loss(Manipulation(target_skewness=0.8), shares, k=2)) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     manipulation=st.sampled_from(

@@ -121,7 +121,7 @@ def test_whoever_answers_like_the_teacher_has_nothing_to_learn(images, teacher):
     assert found.tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 4), own=st.booleans())
 def test_a_teacher_without_a_share_changes_nothing(seed, count, own):
     """With share 0 it is cross-entropy, whoever teaches."""

@@ -4,7 +4,7 @@ import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpi_ray.compression.quantizer import MinMaxQuantizer
@@ -24,7 +24,6 @@ def make_carry():
     return torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0)).relu()
 
 
-@settings(deadline=None)
 @given(
     carry=npst.arrays(
         np.float32,

@@ -46,7 +46,6 @@ def test_a_reference_learns_to_read_features(
 @pytest.mark.parametrize("block", [1, 3])
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
