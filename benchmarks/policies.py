@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--sac", type=Path, nargs="*", default=[], help="folders of trainings")
     parser.add_argument("--bundle", help="folder or name; the default one if left out")
     parser.add_argument("--draws", type=int, default=8, help="sites drawn for each trace")
-    parser.add_argument("--duration", type=float, default=60.0, help="seconds of each run")
+    parser.add_argument("--duration", type=float, default=180.0, help="seconds of each run")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
     _, test = read_sources()
