@@ -16,7 +16,14 @@ from xpi_ray.profiles.measure import processor
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-XPI = [sys.executable, "-c", "from xpi_ray.cli import main; main()", "profile", "--address", "auto"]
+# Tests in a shell's background inherit that Ctrl-C is ignored; the program under test must not.
+SCRIPT = """
+import signal
+from xpi_ray.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+XPI = [sys.executable, "-c", SCRIPT, "profile", "--address", "auto"]
 
 
 @pytest.fixture
