@@ -34,7 +34,13 @@ PORTS = {8000: "HTTP", 8404: "HAProxy's statistics", 9101: "HAProxy's metrics"}
 LEAST_CORES = 2  # one edge and one cloud replica
 LEAST_MEMORY_BYTES = 4 << 30  # a local cluster of two nodes takes about three
 LEAST_SHM_BYTES = 256 << 20  # two object stores of 100 MiB
-PROC, SHM = Path("/proc"), Path("/dev/shm")
+PROC, SHM, CGROUPS = Path("/proc"), Path("/dev/shm"), Path("/sys/fs/cgroup")
+TESTBED_TOOLS = ("ip", "tc", "unshare")  # of iproute2 and util-linux
+# What the testbed is made of, in a network namespace that ends with this command.
+TESTBED_TRIAL = (
+    "ip link add xpi-trial type veth peer name xpi-peer && ip link set xpi-trial up && "
+    "tc qdisc add dev xpi-trial root tbf rate 8mbit burst 2kb limit 100kb"
+)
 STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 
 
@@ -205,6 +211,40 @@ def check_other_ray() -> Row:
     return Row("other ray", "warn", found, "`ray stop` would end that one too")
 
 
+def check_testbed() -> Row:
+    """This machine can act as two hosts with a slow link between them."""
+    advice = "only benchmarks/testbed.py needs this: root, Linux, iproute2, util-linux"
+    absent = [tool for tool in TESTBED_TOOLS if shutil.which(tool) is None]
+    if absent:
+        return Row("testbed", "warn", f"no {', '.join(absent)}", advice)
+    if os.geteuid() != 0:
+        return Row("testbed", "warn", "needs root", advice)
+    controller = cpu_controller(CGROUPS)
+    if controller is None or not os.access(controller, os.W_OK):
+        return Row("testbed", "warn", f"no cgroups for the processor in {CGROUPS}", advice)
+    trial = ["unshare", "--net", "sh", "-c", TESTBED_TRIAL]
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Row("testbed", "warn", done.stderr.strip() or "refused", advice)
+    version = 2 if controller == CGROUPS else 1
+    found = f"namespaces, veth and tbf work; cgroups version {version}"
+    return Row("testbed", "ok", found)
+
+
+def cpu_controller(root: Path) -> Path | None:
+    """The folder whose cgroups can limit the processor: ``root`` itself where they are version 2.
+
+    Args:
+        root: Where the machine's cgroups are mounted.
+    """
+    if (root / "cpu" / "cpu.cfs_quota_us").is_file():
+        return root / "cpu"
+    controllers = root / "cgroup.controllers"
+    if controllers.is_file() and "cpu" in controllers.read_text().split():
+        return root
+    return None
+
+
 def _gib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 30):.1f} GiB"
 
@@ -221,4 +261,5 @@ CHECKS = {
     "bundle": check_bundle,
     "data": check_data,
     "other ray": check_other_ray,
+    "testbed": check_testbed,
 }

@@ -1,5 +1,7 @@
 import json
+import os
 import socket
+from pathlib import Path
 
 import pytest
 import typer
@@ -117,3 +119,62 @@ def test_another_cluster_is_found_by_its_head(monkeypatch, tmp_path):
     row = doctor.check_other_ray()
     assert row.status == "warn"
     assert "process 42" in row.found
+
+
+@pytest.fixture
+def able(monkeypatch, tmp_path):
+    """A machine that can host the testbed, as far as the check can see; its trial is ``sh -c``."""
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu\n")
+    unshare = tmp_path / "unshare"
+    unshare.write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    unshare.chmod(0o755)
+    monkeypatch.setattr(doctor, "CGROUPS", tmp_path)
+    monkeypatch.setattr(doctor, "TESTBED_TOOLS", ("sh",))
+    monkeypatch.setattr(doctor, "TESTBED_TRIAL", "true")
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_machine_can_host_the_testbed(able):
+    """Root, tools, cgroups and a trial that works are all that it takes."""
+    row = doctor.check_testbed()
+    assert (row.status, row.advice) == ("ok", "")
+    assert "version 2" in row.found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("TESTBED_TOOLS", ("sh", "surely-not-there"), "no surely-not-there"),
+        ("TESTBED_TRIAL", "echo no such qdisc >&2; exit 2", "no such qdisc"),
+        ("TESTBED_TRIAL", "exit 2", "refused"),
+        ("CGROUPS", Path("/surely/not/there"), "no cgroups"),
+    ],
+)
+def test_what_the_testbed_lacks_is_named(able, monkeypatch, name, value, found):
+    """It is a warning, since only benchmarks need the testbed."""
+    monkeypatch.setattr(doctor, name, value)
+    row = doctor.check_testbed()
+    assert row.status == "warn"
+    assert found in row.found
+    assert "benchmarks/testbed.py" in row.advice
+
+
+def test_the_testbed_needs_root(able, monkeypatch):
+    """Nothing is tried without it."""
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(doctor, "TESTBED_TRIAL", "kill $$")
+    assert doctor.check_testbed()[1:3] == ("warn", "needs root")
+
+
+def test_the_processors_controller_is_found_in_both_versions(tmp_path):
+    """Version 1 has a folder for each controller, version 2 a list of them; without one, None."""
+    assert doctor.cpu_controller(tmp_path) is None
+    (tmp_path / "cgroup.controllers").write_text("cpuset memory\n")
+    assert doctor.cpu_controller(tmp_path) is None
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory\n")
+    assert doctor.cpu_controller(tmp_path) == tmp_path
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert doctor.cpu_controller(tmp_path) == tmp_path / "cpu"

@@ -1,0 +1,105 @@
+"""A part of the machine's processors for some processes, so that a host is as weak as an edge.
+
+    Share(cores) ─► cgroup with a quota ─► add(pid): it, and all that it starts from then on
+
+Within each period the processes may run for ``cores`` times as long; then they wait for the next
+one. The kernel's default of 100 ms would stop a request for up to 100 ms at a time.
+"""
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.hosts import PREFIX, TestbedError, end_processes
+from deployments.doctor import CGROUPS, cpu_controller
+
+PERIOD_US = 5_000
+LEAST_QUOTA_US = 1_000  # the kernel refuses less
+
+
+class Share:
+    """Use it as a context: on exit its processes run on without a limit.
+
+    Args:
+        name: Of the cgroup, behind the prefix.
+        cores: How many processors' time the processes get together, above 0; may be a fraction.
+        root: Where the machine's cgroups are.
+
+    Raises:
+        TestbedError: ``cores`` is not above 0, or the machine cannot limit processes.
+    """
+
+    def __init__(self, name: str, cores: float, root: Path = CGROUPS) -> None:
+        if not cores > 0:
+            raise TestbedError(f"a share must be above 0 cores, not {cores}")
+        controller = cpu_controller(root)
+        if controller is None:
+            raise TestbedError(f"there is no cgroup controller for the processor in {root}")
+        self.cores = cores
+        self.path = controller / f"{PREFIX}{name}"
+        self._files = quota(cores, unified=controller == root)
+
+    def __enter__(self) -> Self:
+        try:
+            if "cpu.max" in self._files:
+                (self.path.parent / "cgroup.subtree_control").write_text("+cpu")
+            self.path.mkdir(exist_ok=True)
+            for name, value in self._files.items():
+                (self.path / name).write_text(value)
+        except OSError as err:
+            raise TestbedError(f"cannot limit processes by {self.path}: {err}") from err
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for pid in pids_in(self.path):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                (self.path.parent / "cgroup.procs").write_text(str(pid))
+        self.path.rmdir()
+
+    def add(self, pid: int) -> None:
+        """Limit a process with all its threads; what it started before stays as it was."""
+        (self.path / "cgroup.procs").write_text(str(pid))
+
+    @property
+    def pids(self) -> list[int]:
+        """Every process in it."""
+        return pids_in(self.path)
+
+
+def quota(cores: float, unified: bool) -> dict[str, str]:
+    """What to write into which file of a cgroup, in that order.
+
+    Args:
+        cores: Processors' time, above 0.
+        unified: Version 2 of cgroups, not 1.
+    """
+    period_us = max(PERIOD_US, round(LEAST_QUOTA_US / cores))
+    quota_us = max(LEAST_QUOTA_US, round(cores * period_us))
+    if unified:
+        return {"cpu.max": f"{quota_us} {period_us}"}
+    return {"cpu.cfs_period_us": str(period_us), "cpu.cfs_quota_us": str(quota_us)}
+
+
+def pids_in(path: Path) -> list[int]:
+    """Every process in a cgroup."""
+    return [int(line) for line in (path / "cgroup.procs").read_text().split()]
+
+
+def remove_shares(root: Path = CGROUPS) -> list[str]:
+    """End what runs in cgroups of the testbed, whoever made them, and remove them.
+
+    Returns:
+        Their names.
+    """
+    controller = cpu_controller(root)
+    found = sorted(controller.glob(f"{PREFIX}*")) if controller else []
+    for path in found:
+        end_processes(pids_in(path))
+        path.rmdir()
+    return [path.name for path in found]
