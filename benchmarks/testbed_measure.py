@@ -28,7 +28,7 @@ from benchmarks.result import Row
 from benchmarks.share import Share
 from xpi_ray.link.traces import Trace
 
-SECONDS = 20
+SECONDS = 15
 LEAD_S = 2.0  # TCP finds its pace
 CONSTANT_MBPS = (1.0, 8.0, 100.0)
 PINGS = 300
