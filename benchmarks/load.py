@@ -7,10 +7,13 @@ requests, times ─► each sent at its time ─► answers
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Load(NamedTuple):
@@ -65,14 +68,20 @@ async def open_loop(port: int, requests: Sequence[bytes], times_s: Sequence[floa
         The answers in the order of the requests.
 
     Raises:
-        ConnectionError: A connection ended without an answer.
+        ConnectionError: A new connection ended without an answer.
     """
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: list[Stream] = []
     started = time.perf_counter()
 
     async def ask(request: bytes) -> Reply:
         sent = time.perf_counter()
-        stream = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        while idle:  # the server may have closed one that was idle for long
+            stream = idle.pop()
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await send(request, stream, sent)
+        return await send(request, await asyncio.open_connection("127.0.0.1", port), sent)
+
+    async def send(request: bytes, stream: Stream, sent: float) -> Reply:
         stream[1].write(request)
         head = await stream[0].readuntil(b"\r\n\r\n")
         body = await stream[0].readexactly(_content_length(head))

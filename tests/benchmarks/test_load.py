@@ -47,3 +47,21 @@ def test_an_open_loop_waits_for_nobody(port):
     assert replies[0].latency_ms >= 300
     for reply, time_s in zip(replies, times_s, strict=True):
         assert time_s <= reply.sent_s < 0.29
+
+
+class Impatient(Slow):
+    """Closes a connection that was idle for a moment, and does not say so beforehand."""
+
+    timeout = 0.05
+
+
+def test_a_connection_that_the_server_closed_is_replaced():
+    """A request that would go on an idle connection, closed meanwhile, goes on a new one."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Impatient) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        bodies = [post("/", b"10", {})] * 2
+        replies = asyncio.run(open_loop(server.server_address[1], bodies, [0.0, 0.5]))
+        server.shutdown()
+        thread.join()
+    assert [reply.status for reply in replies] == [200, 200]
