@@ -79,6 +79,7 @@ async def open_loop(port: int, requests: Sequence[bytes], times_s: Sequence[floa
             stream = idle.pop()
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 return await send(request, stream, sent)
+            stream[1].close()
         return await send(request, await asyncio.open_connection("127.0.0.1", port), sent)
 
     async def send(request: bytes, stream: Stream, sent: float) -> Reply:
