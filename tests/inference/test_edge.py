@@ -100,6 +100,14 @@ def test_a_slower_machine_is_noticed(edge, pixels, make_plan, ample, monkeypatch
     assert edge._pace.expected_ms(1) == pytest.approx(before + 0.1 * (500 - before))
 
 
+def test_what_was_not_expected_is_told(edge, pixels, make_plan, ample, monkeypatch):
+    """Of the last block only what it took beyond its expected time, and all of the encoding."""
+    readings = iter(np.arange(0.0, 1e3, 0.5))
+    fake = SimpleNamespace(perf_counter=lambda: next(readings))
+    monkeypatch.setattr("xpi_ray.inference.edge.time", fake)
+    assert edge.run(pixels, make_plan(2), ample).overrun_ms == pytest.approx(500 - 9 + 500)
+
+
 def test_an_exit_is_read_from_its_own_row(network, images):
     """Row i of a batch is sample i's answer."""
     state = network.advance(network.start(images), 1)

@@ -20,8 +20,10 @@ from xpi_ray.errors import (
 from xpi_ray.inference import flow as flow_module
 from xpi_ray.inference.answer import Status, Tier
 from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.flow import Flow
 from xpi_ray.link.estimator import LinkEstimate
 from xpi_ray.link.frame import unpack
+from xpi_ray.telemetry.tracing import Tracing
 
 DIGEST = b"8 bytes."
 HOUR_S = 3_600.0
@@ -231,6 +233,31 @@ async def test_a_jittery_edge_is_not_asked_at_the_last_moment(flow, tiers, pixel
         tiers.fault["edge"] = 0.06 if call % 8 == 0 else None
         await flow.answer(pixels, plan, Budget(10_000))
     assert tiers.budgets_ms["edge"][-1] < 10_000 - 60
+
+
+async def test_a_wait_at_the_edge_is_not_kept_back(tiers, pixels, make_plan):
+    """How long a request waited for its turn says nothing of the next one's way."""
+
+    async def queued(*call):
+        return (await tiers.edge(*call))._replace(wait_ms=60.0)
+
+    tiers.fault["edge"] = 0.06
+    flow = Flow(queued, tiers.cloud, DIGEST, Tracing("router"))
+    for _ in range(4):
+        await flow.answer(pixels, make_plan(partition=4), Budget(10_000))
+    assert tiers.budgets_ms["edge"][-1] > 10_000 - 50
+
+
+async def test_an_overrun_at_the_edge_is_kept_back(tiers, pixels, make_plan):
+    """Where last blocks take 100 ms longer than expected, the edge gets as much less time."""
+
+    async def overrunning(*call):
+        return (await tiers.edge(*call))._replace(overrun_ms=100.0)
+
+    flow = Flow(overrunning, tiers.cloud, DIGEST, Tracing("router"))
+    for _ in range(4):
+        await flow.answer(pixels, make_plan(partition=4), Budget(10_000))
+    assert tiers.budgets_ms["edge"][-1] < 10_000 - 100
 
 
 async def test_nothing_is_sent_that_cannot_be_back_in_time(flow, tiers, pixels, make_plan):

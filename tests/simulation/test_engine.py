@@ -50,6 +50,24 @@ def test_the_edge_is_a_queue_with_one_server(with_machines, make_site):
     assert rows[:, at.EDGE_WAIT].mean() == pytest.approx(expected_ms, rel=0.03)
 
 
+def test_a_wait_at_the_edge_is_not_kept_back(setting, make_site):
+    """After requests that waited for each other, one alone has all its time for its blocks."""
+    site = make_site([0.0] * 20 + [500.0], deadlines_ms=[400.0] * 20 + [10.7 + ANSWER_MS])
+    rows, _ = run(setting, [site], Decision(4, NEVER, 0))
+    assert rows[-2, at.EDGE_WAIT] > 100
+    assert (rows[-1, at.STATUS], rows[-1, at.EXIT]) == (at.ANSWERED, 4)
+
+
+def test_an_overrun_at_the_edge_is_kept_back(setting, make_site):
+    """Where every other request's blocks take half as long again, that is left for the next one."""
+    deadlines_ms = [400.0] * 40 + [10.7 + ANSWER_MS] * 2
+    site = make_site(500.0 * np.arange(42), deadlines_ms=deadlines_ms, edge_factors=[1.0, 1.5] * 21)
+    rows, _ = run(setting, [site], Decision(4, NEVER, 0))
+    assert (rows[:40, at.EXIT] == 4).all()
+    assert list(rows[40:, at.STATUS]) == [at.BEST_EFFORT] * 2
+    assert list(rows[40:, at.EXIT]) == [3, 3]
+
+
 def check(setting, site, rows, ended):
     """What holds for any site under any plan."""
     arrived, total = rows[:, at.ARRIVED], rows[:, at.TOTAL]

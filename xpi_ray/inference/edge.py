@@ -37,6 +37,11 @@ class EdgeReply(NamedTuple):
     """Whether an exit was sure or the last block ran."""
     edge_ms: float
     encode_ms: float
+    overrun_ms: float
+    """What came after the last look at the budget and was not expected then: of the last block,
+    and to encode the frame."""
+    wait_ms: float = 0.0
+    """In the edge's queue."""
 
 
 class EdgeSide:
@@ -95,13 +100,15 @@ class EdgeRun:
         self._exits: list[ExitAnswer] = []
         self._sure = False
         self._edge_ms = 0.0
+        self._overrun_ms = 0.0
 
     def step(self) -> bool:
         """Run the next block if there is one to run; whether it did."""
         block = len(self._exits) + 1
         if self._sure or block > self._plan.partition:
             return False
-        if not self._budget.allows(self._pace.expected_ms(block)):
+        expected_ms = self._pace.expected_ms(block)
+        if not self._budget.allows(expected_ms):
             return False
         started = time.perf_counter()
         with torch.inference_mode():
@@ -110,6 +117,7 @@ class EdgeRun:
         taken_ms = (time.perf_counter() - started) * 1000
         self._pace.observe(block, taken_ms)
         self._edge_ms += taken_ms
+        self._overrun_ms = taken_ms - expected_ms
         self._exits.append(answer)
         self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
         return True
@@ -122,7 +130,8 @@ class EdgeRun:
         if not complete and len(self._exits) == self._plan.partition:
             frame = self._encode()
         encode_ms = (time.perf_counter() - started) * 1000
-        return EdgeReply(tuple(self._exits), frame, complete, self._edge_ms, encode_ms)
+        overrun_ms = self._overrun_ms + encode_ms
+        return EdgeReply(tuple(self._exits), frame, complete, self._edge_ms, encode_ms, overrun_ms)
 
     def _encode(self) -> bytes:
         plan, carry = self._plan, self._state.carry[0].numpy()

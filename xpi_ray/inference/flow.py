@@ -42,7 +42,7 @@ ANSWER_MS = 2.0  # kept back from every call, to render the answer and send it o
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
 OPTIMISM = 0.8  # probability that the link carries less than what a frame is cut for
 OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
-RECENT_CROSSINGS = 32  # that tell what a call takes beside its work
+RECENT_CROSSINGS = 32  # that tell what a call takes beside its work and its turn
 EDGE_PRUDENCE = 0.9  # share of them that the next is as quick as: an edge that is late loses all
 CLOUD_PRUDENCE = 0.0  # the quickest counts: a late cloud costs only its own exits
 
@@ -155,7 +155,8 @@ class Flow:
         stages.edge_ms, stages.encode_ms = reply.edge_ms, reply.encode_ms
         called_ms = (time.perf_counter() - started) * 1000
         stages.edge_wait_ms = max(called_ms - reply.edge_ms - reply.encode_ms, 0.0)
-        self._crossings_ms[Tier.EDGE].append(stages.edge_wait_ms)
+        hop_ms = stages.edge_wait_ms - reply.wait_ms
+        self._crossings_ms[Tier.EDGE].append(max(hop_ms + reply.overrun_ms, 0.0))
         answer.exits.extend(reply.exits)
         if reply.complete:
             answer.status = Status.COMPLETE
@@ -220,7 +221,10 @@ class Flow:
         return sendable_bytes(believed.bandwidth_bps, believed.spread, sending_s)
 
     def _crossing_ms(self, tier: Tier) -> float:
-        """What a call takes there and back: a tier must be done that much before the deadline."""
+        """What a call takes there and back: a tier must be done that much before the deadline.
+
+        To the edge belongs by how much its last block was later than expected.
+        """
         prudence = EDGE_PRUDENCE if tier is Tier.EDGE else CLOUD_PRUDENCE
         return kept_back_ms(sorted(self._crossings_ms[tier]), prudence)
 

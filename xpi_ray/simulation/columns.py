@@ -39,7 +39,8 @@ EXIT = 31  # that answers, 0 when none does
 ENTROPY = 32  # of it
 CORRECT = 33
 STATUS = 34
-COUNT = 35
+EDGE_OVERRUN = 35  # as in ``EdgeReply``
+COUNT = 36
 
 # What STATUS says; 0 while a request is open.
 ANSWERED, BEST_EFFORT, MISSED, OVERLOADED = 1, 2, 3, 4

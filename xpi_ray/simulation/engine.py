@@ -143,6 +143,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         if not allows(there_ms - (now - called), state.edge_pace[site, block]):
             break
         taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
+        row[at.EDGE_OVERRUN] = taken - state.edge_pace[site, block]
         state.edge_pace[site, block] = renewed(state.edge_pace[site, block], taken)
         now += taken
         entropy = costs.entropy[int(row[at.SAMPLE]), block]
@@ -154,6 +155,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     if sends:
         row[at.ENCODE_MS] = costs.encode_ms[site] * row[at.EDGE_FACTOR]
         now += row[at.ENCODE_MS]
+        row[at.EDGE_OVERRUN] += row[at.ENCODE_MS]
     state.edge_free[site] = now
     row[at.EDGE_WAIT] = waited
     row[at.COMPLETE] = sure or block == num_blocks
@@ -169,7 +171,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
 def _leave(state: State, costs: Costs, now: float, i: int) -> None:
     """The edge's reply is the answer."""
     row = state.requests[i]
-    _remember(state, int(row[at.SITE]), EDGE, row[at.EDGE_WAIT])
+    _remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     _end_at_edge(state, costs, now, i)
 
 
@@ -179,7 +181,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     row = state.requests[i]
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
     if partition:
-        _remember(state, site, EDGE, row[at.EDGE_WAIT])
+        _remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
     there = left - _recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:
