@@ -32,10 +32,11 @@ from rich.progress import Progress
 from benchmarks.result import Rows, write
 from benchmarks.runs import sample
 from xpi_ray.bundle import Bundle
+from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.centres import assign, look_up
 from xpi_ray.compression.coders import Coder, HuffmanCoder, Lz4Coder, LzwCoder, Symbols
 from xpi_ray.compression.context_model import ContextModel
-from xpi_ray.compression.ladder import LAYERS, Ladder
+from xpi_ray.compression.ladder import LAYERS
 from xpi_ray.compression.quantizer import BITS, MinMaxQuantizer, Quantized
 from xpi_ray.compression.range_coder import RangeCoder
 from xpi_ray.compression.symbol_model import ChannelModel
@@ -199,7 +200,7 @@ class Held(NamedTuple):
 
     network: ProgressiveNetwork
     """Runs what is behind the link."""
-    ladder: Ladder
+    ladder: CarryCodec
     trusted: NDArray[np.bool_]
     """See ``Outcomes.edge_trusted``."""
     state: State

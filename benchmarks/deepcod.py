@@ -31,9 +31,10 @@ from torch.nn import functional as F
 
 from benchmarks.result import Rows, write
 from xpi_ray.bundle import Bundle
-from xpi_ray.compression.centres import Centres, assign
+from xpi_ray.compression.centres import assign
 from xpi_ray.compression.coders import HuffmanCoder, LzwCoder, bits_of, packed_bytes
 from xpi_ray.compression.context_model import ContextModel
+from xpi_ray.compression.deepcod import CENTRES, DeepCod
 from xpi_ray.compression.range_coder import RangeCoder
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.training.data import Split, load
@@ -41,10 +42,6 @@ from xpi_ray.training.networks import weights_digest
 from xpi_ray.training.objectives import divergence
 from xpi_ray.training.transforms import Crossing, crossings
 
-CENTRES = 8
-STRIDE = 2
-WIDTH = 64
-HARDNESS = 4.0
 BATCH, PEAK_LEARNING_RATE = 128, 2e-3
 TEMPERATURE = 3.0
 ORTHOGONALITY = 1e-4
@@ -52,73 +49,6 @@ CHUNK = 250
 CODED = 1_000  # test images whose symbols are coded
 FIRST_LEVEL = 3  # of the ladder that is compared
 OUTPUT = Path("runs/deepcod")
-
-
-class SelfAttention(nn.Module):
-    """Of every position with every other, added by a learned share (SAGAN, ICML'19, section 3)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.query, self.key = (nn.Conv2d(channels, channels // 8, 1) for _ in range(2))
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.share = nn.Parameter(torch.zeros(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(n, C, h, w) to the same."""
-        query, key, value = (
-            part(features).flatten(2) for part in (self.query, self.key, self.value)
-        )
-        weights = (query.transpose(1, 2) @ key).softmax(2)
-        mixed = (value @ weights.transpose(1, 2)).reshape(features.shape)
-        return features + self.share * mixed
-
-
-class Upsampling(nn.Module):
-    """A residual block that doubles height and width."""
-
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, out, 3, padding=1)
-        self.second = nn.Conv2d(out, out, 3, padding=1)
-        self.beside = nn.Conv2d(channels, out, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(n, C, h, w) to (n, out, 2h, 2w)."""
-        large = F.interpolate(features, scale_factor=STRIDE)
-        return self.beside(large) + self.second(F.relu(self.first(F.relu(large))))
-
-
-class DeepCod(nn.Module):
-    """Encoder, centres and decoder of one carry.
-
-    Args:
-        carry: Its channels.
-        channels: That the encoder leaves, at half the height and width.
-    """
-
-    def __init__(self, carry: int, channels: int) -> None:
-        super().__init__()
-        self.encoder = nn.Conv2d(carry, channels, 2 * STRIDE, STRIDE, padding=STRIDE // 2)
-        self.centres = Centres(CENTRES)
-        self.decoder = nn.Sequential(
-            nn.Conv2d(channels, WIDTH, 3, padding=1),
-            SelfAttention(WIDTH),
-            Upsampling(WIDTH, WIDTH),
-            SelfAttention(WIDTH),
-            nn.BatchNorm2d(WIDTH),
-            nn.ReLU(),
-            nn.Conv2d(WIDTH, carry, 3, padding=1),
-        )
-
-    def forward(self, carry: Tensor) -> Tensor:
-        """What arrives of carries (n, C, h, w)."""
-        restored: Tensor = self.decoder(self.centres(self.encoder(carry), HARDNESS))
-        return restored
-
-    def orthogonality(self) -> Tensor:
-        """How far the encoder's filters are from being orthogonal; a scalar."""
-        filters = F.normalize(self.encoder.weight.flatten(1), dim=1)
-        return (filters @ filters.T - torch.eye(len(filters))).square().sum()
 
 
 def crossing(network: ProgressiveNetwork, split: Split, partition: int) -> list[Crossing]:
@@ -171,7 +101,7 @@ def train(
     carry = sides[0].carry
     codec = DeepCod(carry.shape[1], channels)
     with torch.no_grad():
-        codec.centres.initialise(codec.encoder(carry[:CHUNK].float()))
+        codec.centres.initialise(codec.analyse(carry[:CHUNK].float()))
     optimiser = torch.optim.Adam(codec.parameters(), PEAK_LEARNING_RATE)
     steps = len(carry) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -203,7 +133,7 @@ def train(
 @torch.inference_mode()
 def symbols_of(codec: DeepCod, carry: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """What is sent of carries."""
-    return assign(codec.encoder(carry.float()).numpy(), codec.centres.ascending().numpy())
+    return assign(codec.analyse(carry.float()).numpy(), codec.centres.ascending().numpy())
 
 
 def judge(

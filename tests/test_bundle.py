@@ -274,7 +274,7 @@ def test_a_foreign_manifest_is_refused(folder, content):
         Bundle.load(folder)
 
 
-@pytest.mark.parametrize("version", [3, "1", None])
+@pytest.mark.parametrize("version", [4, "1", None])
 def test_a_newer_format_asks_for_an_upgrade(folder, version):
     """A format that this software does not know is named before anything else is looked at."""
     rewrite(folder, format_version=version, network=None)

@@ -26,8 +26,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from xpi_ray.compression.builder import CodecName, codec_from_arrays
+from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.centres import FEWEST, MOST
-from xpi_ray.compression.ladder import Ladder
 from xpi_ray.config import Frozen
 from xpi_ray.errors import BundleError, CodecError, PlanError
 from xpi_ray.networks.builder import build
@@ -40,7 +41,8 @@ from xpi_ray.profiles.population import population
 from xpi_ray.profiles.table import Profile
 
 FORMAT = "xpi-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+LADDER_VERSION = 2  # of bundles whose codec is the ladder, which older software reads
 DIGEST_BYTES = 8  # of the 32; what a frame carries
 MAX_FILE_BYTES = 1 << 30
 
@@ -88,7 +90,9 @@ class Manifest(Frozen):
     """All of a bundle that is not a tensor."""
 
     format: Literal["xpi-bundle"] = "xpi-bundle"
-    format_version: int = FORMAT_VERSION
+    codec: CodecName = "ladder"
+    """What codes carries for the link; other ones than the ladder are other systems'."""
+    format_version: int = Field(default_factory=lambda known: _version_for(known.get("codec")))
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """The model's name in requests."""
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")
@@ -118,6 +122,11 @@ class Manifest(Frozen):
             raise ValueError("there must be a profile named 'default'")
         return self
 
+    def to_json(self) -> bytes:
+        """The file; without its codec if that is the ladder, as older software reads it."""
+        silent = {"codec"} if self.codec == "ladder" else None
+        return self.model_dump_json(indent=1, exclude=silent).encode() + b"\n"
+
     def profile_of(self, *names: str) -> Profile:
         """The first profile of these names that there is, or else the default one."""
         return next(self.profiles[name] for name in (*names, "default") if name in self.profiles)
@@ -129,7 +138,7 @@ class Bundle:
 
     manifest: Manifest
     network: ProgressiveNetwork
-    ladder: Ladder
+    ladder: CarryCodec
     """Codes carries for the link."""
     outcomes: Outcomes
     centres: Mapping[str, Tensor] = field(default_factory=dict)
@@ -156,9 +165,9 @@ class Bundle:
             network = build(manifest.network.kind, manifest.network.spec)
             network.load_state_dict(load_tensors(files[WEIGHTS]))
             shapes = {p: network.carry_shape(p) for p in range(1, network.num_blocks)}
-            ladder = Ladder.from_arrays(load_arrays(files[CODECS]), shapes)
+            ladder = codec_from_arrays(manifest.codec, load_arrays(files[CODECS]), shapes)
             outcomes = Outcomes.from_arrays(load_arrays(files[OUTCOMES]))
-            manifest.static_plan.check(network.num_blocks, ladder.levels)
+            _check_plan(manifest.static_plan, network.num_blocks, ladder)
             centres = load_tensors(files[CENTRES]) if CENTRES in files else {}
             _check_centres(centres, network.num_blocks)
         except (SafetensorError, CodecError, PlanError, KeyError, ValueError, RuntimeError) as err:
@@ -197,7 +206,7 @@ class Bundle:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: _narrowed(t).contiguous() for name, t in self.network.state_dict().items()}
         files = {
-            MANIFEST: self.manifest.model_dump_json(indent=1).encode() + b"\n",
+            MANIFEST: self.manifest.to_json(),
             WEIGHTS: save_tensors(weights),
             CODECS: save_arrays(self.ladder.to_arrays()),
             OUTCOMES: save_arrays(self.outcomes.to_arrays()),
@@ -283,6 +292,18 @@ def _parse_manifest(data: bytes, folder: Path) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as err:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {err}") from err
+
+
+def _check_plan(plan: Plan, num_blocks: int, ladder: CarryCodec) -> None:
+    """Refuse a static plan that the network or the codec cannot go by; PlanError says why."""
+    plan.check(num_blocks, ladder.levels)
+    if 0 < plan.partition < num_blocks and not ladder.levels_at(plan.partition):
+        raise PlanError(f"the codec sends no carry after block {plan.partition}")
+
+
+def _version_for(codec: str | None) -> int:
+    """The oldest format that knows a codec."""
+    return LADDER_VERSION if codec == "ladder" else FORMAT_VERSION
 
 
 def _check_centres(centres: Mapping[str, Tensor], num_blocks: int) -> None:

@@ -72,6 +72,7 @@ def facts(loaded: Bundle, folder: Path) -> dict[str, Any]:
             "blocks": loaded.network.num_blocks,
             "parameters": sum(weights.numel() for weights in loaded.network.parameters()),
         },
+        "levels": loaded.ladder.levels,
         "validation_images": len(outcomes.correct),
         "exits": [
             {"exit": number, "accuracy": accuracy, "cumulative_macs": macs}
@@ -95,6 +96,7 @@ def _tables(described: dict[str, Any]) -> list[Table]:
         "about": described["description"],
         "network": f"{network['kind']}, {network['blocks']} blocks, "
         f"{network['parameters']:,} parameters",
+        "codec": f"{described['codec']}, levels: {described['levels']}",
         "labels": ", ".join(described["labels"]),
         "static plan": f"partition {plan['partition']}, level {plan['level']}, thresholds "
         + " ".join(f"{threshold:.2f}" for threshold in plan["thresholds"]),

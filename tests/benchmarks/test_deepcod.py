@@ -5,6 +5,7 @@ import torch
 from rich.progress import Progress
 
 from benchmarks import deepcod
+from xpi_ray.compression.deepcod import CENTRES, DeepCod
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.training.data import Split
 
@@ -27,12 +28,12 @@ def split():
 
 def test_what_arrives_has_the_carrys_shape():
     """Half the height and width cross the link, of few channels and 8 values."""
-    codec = deepcod.DeepCod(24, 3).eval()
+    codec = DeepCod(24, 3).eval()
     carry = torch.randn(2, 24, 8, 8)
     assert codec(carry).shape == carry.shape
     sent = deepcod.symbols_of(codec, carry)
     assert sent.shape == (2, 3, 4, 4)
-    assert sent.max() < deepcod.CENTRES
+    assert sent.max() < CENTRES
 
 
 def test_known_answers_are_the_networks(frozen, split):
@@ -48,9 +49,9 @@ def test_training_brings_the_loss_down_and_judges_by_validation(frozen, split):
     known = known.select(torch.arange(len(known.labels)))
     scale = float(known.carry.square().mean())
     torch.manual_seed(0)
-    raw = deepcod.DeepCod(known.carry.shape[1], 4)
+    raw = DeepCod(known.carry.shape[1], 4)
     with torch.no_grad():
-        raw.centres.initialise(raw.encoder(known.carry))
+        raw.centres.initialise(raw.analyse(known.carry))
         before = deepcod.loss_of(raw, frozen, known, 1, scale)
         with Progress() as progress, torch.enable_grad():
             codec = deepcod.train(frozen, 1, 4, [known, known], known, 30, progress)

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from xpi_ray.compression.carry_codec import Sent
 from xpi_ray.compression.coders import Shape
 from xpi_ray.compression.layered import REFINEMENTS, LayeredCodec
 from xpi_ray.compression.learned import SEGMENTS, LearnedCodec
@@ -25,12 +26,10 @@ from xpi_ray.errors import CodecError
 
 LAYERS = 1 + REFINEMENTS
 LEVELS = LAYERS + SEGMENTS  # of a bundle that has learned ones
-Sent = tuple[list[bytes], NDArray[np.float32]]
-"""Segments, and the carry as it arrives by them."""
 
 
 class Ladder:
-    """Codecs by partition.
+    """Codecs by partition; a ``CarryCodec``.
 
     Args:
         layered: By partition, 1..N-1.
