@@ -113,3 +113,25 @@ def test_surely_wrong_exits_give_the_most_accurate_there_is():
     found = calibrate(entropy, correct, np.array([1.0, 2.0]), 0.0)
     assert found.accuracy == 0.5
     assert found.thresholds == (0.0, 1.0)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    missing=st.sets(st.integers(0, 3)),
+    tolerance=st.sampled_from([0.0, 0.005, 0.05]),
+)
+def test_blocks_without_an_exit_are_passed_by(seed, missing, tolerance):
+    """Their threshold is 0 and nobody leaves there; all else is as if they were not there."""
+    entropy, correct, cost = outcomes(seed, n=60)
+    entropy[:, list(missing)], correct[:, list(missing)] = 2.0, False
+    found = calibrate(entropy, correct, cost, tolerance)
+    exits = [place for place in range(5) if place not in missing]
+    alone = calibrate(entropy[:, exits], correct[:, exits], cost[exits], tolerance)
+    assert tuple(found.thresholds[place] for place in exits) == alone.thresholds
+    assert tuple(found.exit_shares[place] for place in exits) == alone.exit_shares
+    assert (found.accuracy, found.mean_cost) == (alone.accuracy, alone.mean_cost)
+    assert all(found.thresholds[place] == found.exit_shares[place] == 0 for place in missing)
+    assert (found.accuracy, found.mean_cost) == pytest.approx(
+        measure(entropy, correct, cost, found.thresholds)
+    )

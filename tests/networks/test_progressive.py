@@ -31,11 +31,30 @@ class Doubling(ProgressiveNetwork):
         return State(carry, torch.stack([mean, torch.full_like(mean, block)], dim=1))
 
 
+class Sparse(Doubling):
+    """Likewise, without an exit after block 2."""
+
+    exits = (1, 3)
+
+    def advance(self, state, block):
+        """Double, and answer where there is an exit."""
+        state = super().advance(state, block)
+        return state if block in self.exits else State(state.carry, state.logits[:, :0])
+
+
 def test_a_network_of_ones_own_fits_by_the_contract():
     """Forward runs the blocks in order, each on what the one before it left."""
     images = torch.ones(2, 3, 2, 2, dtype=torch.uint8)
     exits = Doubling()(images)
     assert [exit_.tolist() for exit_ in exits] == [[[2, 1]] * 2, [[4, 2]] * 2, [[8, 3]] * 2]
+    assert Doubling().exits == (1, 2, 3)
+    assert Doubling().fuses
+
+
+def test_only_exits_that_there_are_answer():
+    """Forward leaves out blocks that have none."""
+    exits = Sparse()(torch.ones(2, 3, 2, 2, dtype=torch.uint8))
+    assert [exit_.tolist() for exit_ in exits] == [[[2, 1]] * 2, [[8, 3]] * 2]
 
 
 def test_the_start_holds_the_images_and_no_exit():

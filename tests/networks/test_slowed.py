@@ -1,16 +1,20 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from xpi_ray.networks import slowed
 from xpi_ray.networks.slowed import SlowedNetwork
 
 
-def test_a_slowed_network_answers_as_the_wrapped_one(network, images):
+@pytest.mark.parametrize("wrapped", ["network", "plain_network"])
+def test_a_slowed_network_answers_as_the_wrapped_one(wrapped, images, request):
     """Shapes, sizes and every logit are the wrapped network's."""
+    network = request.getfixturevalue(wrapped)
     weak = SlowedNetwork(network, 1.5)
     assert (weak.num_blocks, weak.num_classes) == (network.num_blocks, network.num_classes)
-    assert weak.image_size == network.image_size
+    assert (weak.image_size, weak.fuses) == (network.image_size, network.fuses)
+    assert weak.exits == network.exits
     assert [weak.carry_shape(p) for p in range(5)] == [network.carry_shape(p) for p in range(5)]
     for expected, found in zip(network(images), weak(images), strict=True):
         assert torch.equal(found, expected)

@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from xpi_ray.compression.image import encode_image
-from xpi_ray.compression.ladder import LAYERS, LEVELS
+from xpi_ray.compression.ladder import LAYERS, LEVELS, Ladder
 from xpi_ray.exits.confidence import normalised_entropy
-from xpi_ray.link.frame import HEADER_BYTES
+from xpi_ray.link.frame import HEADER_BYTES, Frame, pack
 from xpi_ray.networks.block import BlockSpec
 from xpi_ray.networks.progressive import State
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.profiles import measure
 from xpi_ray.profiles.measure import count_macs, measure_outcomes, measure_profile
+from xpi_ray.profiles.outcomes import NO_EXIT
 from xpi_ray.profiles.table import Profile
+from xpi_ray.training.packing import carries
 
 RESUMED = 7
 
@@ -156,3 +158,86 @@ def test_no_more_samples_cross_than_there_are(network, ladder, splits):
     found = measure_outcomes(network, ladder, *splits.validation[:2], resumed=1_000, track=track)
     assert found.resumed_entropy.shape == (LEVELS, 4, 12, 4)
     assert seen == [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def plain_ladder(plain_network, images):
+    """Codecs for the plain network's carries."""
+    return Ladder.fit(carries(plain_network, images))
+
+
+@pytest.fixture(scope="module")
+def plain_outcomes(plain_network, plain_ladder, splits):
+    """Of the plain network, which has exits after blocks 2 and 4."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "CHUNK", 5)
+        images, labels, _ = splits.validation
+        return measure_outcomes(plain_network, plain_ladder, images, labels, RESUMED)
+
+
+def test_blocks_without_an_exit_are_never_sure_nor_right(plain_outcomes, plain_network, splits):
+    """With a link before them and without; the exits that there are are the network's."""
+    assert plain_outcomes.exits.tolist() == [False, True, False, True]
+    for place in (0, 2):
+        assert (plain_outcomes.entropy[:, place] == NO_EXIT).all()
+        assert (plain_outcomes.resumed_entropy[..., place] == NO_EXIT).all()
+        assert not plain_outcomes.correct[:, place].any()
+        assert not plain_outcomes.resumed_correct[..., place].any()
+    for place, logits in zip((1, 3), plain_network(splits.validation.images), strict=True):
+        expected = normalised_entropy(logits.numpy())
+        assert plain_outcomes.entropy[:, place] == pytest.approx(expected, abs=1e-5)
+        hits = logits.argmax(1) == splits.validation.labels
+        assert plain_outcomes.correct[:, place].tolist() == hits.tolist()
+
+
+def test_frames_of_a_plain_network_hold_no_logits(plain_outcomes, plain_network, plain_ladder):
+    """Their size is that of header and segments."""
+    images = torch.randint(0, 256, (1, 3, 10, 6), dtype=torch.uint8)
+    state = plain_network.advance(plain_network.start(images), 1)
+    state = plain_network.advance(state, 2)
+    segments = plain_ladder.encode(state.carry[0].numpy(), 2, 0)
+    nothing = np.empty(0, np.float32)
+    outcomes = measure_outcomes(
+        plain_network, plain_ladder, images, torch.zeros(1, dtype=torch.int64), 1
+    )
+    packed = pack(Frame(bytes(8), 2, 0, nothing, tuple(segments)))
+    assert outcomes.frame_bytes[0, 2] == len(packed)
+    assert plain_outcomes.frame_bytes.shape == (LAYERS, 4)
+
+
+@pytest.mark.parametrize("partition", [1, 2, 3])
+def test_later_plain_exits_come_from_what_arrived(
+    plain_outcomes, plain_network, plain_ladder, splits, partition
+):
+    """They are the network's on the carry after encoding and decoding, with no logits beside it."""
+    images = splits.validation.images[:RESUMED]
+    state = plain_network.start(images)
+    for block in range(1, partition + 1):
+        state = plain_network.advance(state, block)
+    for level in range(plain_ladder.levels):
+        arrived = [
+            plain_ladder.decode(plain_ladder.encode(carry, partition, level), partition, level)
+            for carry in state.carry.numpy()
+        ]
+        resumed = State(torch.from_numpy(np.stack(arrived)), torch.empty(RESUMED, 0))
+        logits = plain_network.finish(resumed, partition).numpy()
+        found = plain_outcomes.resumed_entropy[level, partition, :, 3]
+        assert found == pytest.approx(normalised_entropy(logits), abs=1e-4)
+
+
+def test_multiplications_are_of_the_exits_that_there_are(plain_network):
+    """Dropping the exit after block 2 saves exactly what its branch costs, from block 2 on."""
+    squeeze, convs = 3 * 2 * 3 * 8, 2 * 1 * 4 * (3 * 9) + 1 * 1 * 6 * (4 * 9)
+    saved = squeeze + convs + 6 * 5
+    with_exit, without = count_macs(plain_network), count_macs(plain_network.keeping(()))
+    assert (np.array(with_exit) - without).tolist() == [0, saved, saved, saved]
+
+
+def test_a_profile_times_the_exits_that_there_are(plain_network, plain_ladder, images, monkeypatch):
+    """Every block has a time, and only exits are asked how sure they are."""
+    asked = []
+    monkeypatch.setattr(measure, "exit_entropy", lambda logits: asked.append(logits.shape))
+    profile = measure_profile(plain_network, plain_ladder, images, level=1, repeats=2)
+    assert len(profile.block_ms) == 4
+    assert min(profile.block_ms) > 0
+    assert set(asked) == {(5,)}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.outcomes import NO_EXIT, Outcomes
 
 HALVES = st.integers(0, 2048).map(lambda value: value / 2048)  # what 16 bits hold exactly
 
@@ -30,16 +30,32 @@ def outcomes(draw):
         before = slice(partition if partition else exits)
         whole.resumed_entropy[:, partition, :, before] = whole.entropy[:resumed, before]
         whole.resumed_correct[:, partition, :, before] = whole.correct[:resumed, before]
+    for block in draw(st.sets(st.integers(0, exits - 2))) if exits > 1 else ():
+        for entropies in (whole.entropy, whole.resumed_entropy):
+            entropies[..., block] = NO_EXIT
+        for rights in (whole.correct, whole.resumed_correct):
+            rights[..., block] = False
     return whole
 
 
 @given(original=outcomes())
 def test_arrays_give_back_the_outcomes(original):
-    """Types, shapes and values come back; entropies as exact as 16 bits are."""
+    """Types, shapes and values come back, and which exits there are, as exact as 16 bits are."""
     restored = Outcomes.from_arrays(original.to_arrays())
     for before, after in zip(original, restored, strict=True):
         assert after.dtype == before.dtype
         assert np.array_equal(before, after)
+    assert np.array_equal(restored.exits, original.exits)
+
+
+@given(found=outcomes())
+def test_a_block_without_an_exit_is_told_by_its_entropies(found):
+    """Its accuracy is 0, it is not trusted over the last one, and the last always is there."""
+    assert found.exits[-1]
+    assert found.exits.tolist() == [entropy < NO_EXIT for entropy in found.entropy[0].tolist()]
+    for block in np.flatnonzero(~found.exits):
+        assert found.accuracy()[block] == 0
+        assert not found.edge_trusted()[:, block + 1].any()
 
 
 def test_entropies_lose_less_than_a_thousandth():

@@ -3,6 +3,7 @@ import pytest
 from scipy.optimize import minimize
 
 from xpi_ray.exits.rule import first_sure_exit
+from xpi_ray.profiles.outcomes import NO_EXIT, Outcomes
 from xpi_ray.profiles.population import LEAST_ENTROPY, RIDGE, likely, population
 
 
@@ -74,3 +75,40 @@ def test_a_population_is_like_all_samples(make_outcomes, seed):
     known = {tuple(row) for row in some.entropy[:crossed]}
     assert {tuple(row) for row in found.entropy} <= known
     assert len(known & {tuple(row) for row in found.entropy}) > crossed / 2
+
+
+def without_exits(outcomes, blocks):
+    """The same, had some blocks no exit."""
+    entropy, resumed_entropy = outcomes.entropy.copy(), outcomes.resumed_entropy.copy()
+    correct, resumed_correct = outcomes.correct.copy(), outcomes.resumed_correct.copy()
+    for entropies, rights in ((entropy, correct), (resumed_entropy, resumed_correct)):
+        entropies[..., blocks], rights[..., blocks] = NO_EXIT, False
+    return Outcomes(entropy, correct, resumed_entropy, resumed_correct, outcomes.frame_bytes)
+
+
+def test_blocks_without_an_exit_have_no_chance_and_no_say(make_outcomes):
+    """Chances of the other exits are what they would be if such blocks were not there."""
+    outcomes = without_exits(make_outcomes(4, samples=80), [0, 2])
+    found = likely(outcomes)
+    assert not found.correct[:, [0, 2]].any()
+    assert not found.resumed_correct[..., [0, 2]].any()
+    kept = outcomes._replace(
+        entropy=outcomes.entropy[:, [1, 3]],
+        correct=outcomes.correct[:, [1, 3]],
+        resumed_entropy=outcomes.resumed_entropy[:, [0, 2]][..., [1, 3]],
+        resumed_correct=outcomes.resumed_correct[:, [0, 2]][..., [1, 3]],
+    )
+    alone = likely(kept)
+    assert found.correct[:, [1, 3]] == pytest.approx(alone.correct, abs=1e-6)
+    assert found.resumed_correct[:, 2, :, 3] == pytest.approx(
+        alone.resumed_correct[:, 1, :, 1], abs=1e-6
+    )
+
+
+def test_a_population_of_a_single_exit(make_outcomes):
+    """All leave at the end, as rightly as they do."""
+    outcomes = without_exits(make_outcomes(5, samples=400), [0, 1, 2])
+    found = population(outcomes, [(0.0, 0.0, 0.0, 1.0)])
+    assert found.exits.tolist() == [False, False, False, True]
+    assert (first_sure_exit(found.entropy.copy(), np.array([0.0, 0.0, 0.0, 1.0])) == 4).all()
+    assert found.correct[:, 3].mean() == pytest.approx(outcomes.correct[:, 3].mean(), abs=0.02)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.outcomes import NO_EXIT, Outcomes
 from xpi_ray.profiles.surety import BINS, Surety
 
 EXITS, LEVELS = 3, 2
@@ -73,3 +73,15 @@ def test_what_is_not_there_is_an_error(exit_, crossed):
     """An exit, level or partition beyond the outcomes is not guessed at."""
     with pytest.raises(IndexError):
         Surety(make_outcomes(0)).likely_right(exit_, 0.5, crossed)
+
+
+def test_a_block_without_an_exit_is_never_right():
+    """Whatever is asked of it, with a link before it or not."""
+    outcomes = make_outcomes(3)
+    for entropies in (outcomes.entropy, outcomes.resumed_entropy):
+        entropies[..., 1] = NO_EXIT
+    for rights in (outcomes.correct, outcomes.resumed_correct):
+        rights[..., 1] = False
+    surety = Surety(outcomes)
+    for entropy in (0.0, 0.5, NO_EXIT):
+        assert surety.likely_right(2, entropy) == surety.likely_right(2, entropy, (0, 1)) == 0

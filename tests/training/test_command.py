@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from xpi_ray.bundle import WEIGHTS, Bundle
 from xpi_ray.errors import DataError, TrainingError
+from xpi_ray.networks.plain import PlainNetwork
 from xpi_ray.networks.resnet import CifarResNet
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training import command, packing
@@ -202,7 +203,7 @@ def test_a_teacher_is_read_and_heard(xpi_train, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "value", "known"),
-    [("--architecture", "xpi13", "xpi12 or lite12"), ("--training", "xia", "plain_joint")],
+    [("--architecture", "xpi13", "xpi12, lite12"), ("--training", "xia", "plain_joint")],
 )
 def test_unknown_names_are_refused(xpi_train, option, value, known):
     """The message names what there is."""
@@ -333,3 +334,26 @@ def test_an_average_brings_its_centres(xpi_train, separable, tmp_path, monkeypat
         spread.initialise(number, state.carry)
     for name, values in spread.learned().items():
         assert torch.allclose(bundle.centres[name], values, atol=1e-5) == (verdict == "kept")
+
+
+def test_a_plain_network_is_trained_and_packed(xpi_train, monkeypatch, plain_spec, tmp_path):
+    """By its own recipe, resumed too; the table numbers exits by their blocks."""
+    plain = ARCHITECTURES["plain12"]._replace(build=lambda splits: PlainNetwork(plain_spec))
+    monkeypatch.setitem(ARCHITECTURES, "plain12", plain)
+    options = ("--architecture", "plain12", "--epochs", "1")
+    for more in ((), ("--resume",)):
+        result = xpi_train(*options, *more)
+        assert result.exit_code == 0, result.output
+        rows = [line.split("│")[1].strip() for line in result.stdout.splitlines() if "%" in line]
+        assert rows == ["2", "4"]
+    bundle = Bundle.load(tmp_path / "run" / "bundle")
+    assert bundle.network.exits == (2, 4)
+    assert (bundle.manifest.network.kind, bundle.centres) == ("plain", {})
+
+
+def test_a_training_that_a_plain_network_cannot_have_is_refused(xpi_train, tmp_path):
+    """Before anything is trained or written."""
+    result = xpi_train("--architecture", "single12", "--training", "xai")
+    assert isinstance(result.exception, TrainingError)
+    assert "only networks of Xpi blocks" in str(result.exception)
+    assert not (tmp_path / "run").exists()

@@ -17,19 +17,21 @@ from xpi_ray.training.trainer import CHECKPOINT
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_is_built_for_the_data_set(name, separable):
-    """It has twelve exits, as many classes and images of the size; its training is a recipe."""
+    """It has twelve blocks, as many classes and images of the size; its training is a recipe."""
     kind = find_architecture(name)
     network = kind.build(separable)
     assert (network.num_blocks, network.num_classes) == (12, 5)
     assert network.image_size == (10, 6)
+    assert network.exits == ((12,) if name.startswith("single") else tuple(range(1, 13)))
     assert kind.training in RECIPES
     assert kind.peak_learning_rate > 0
 
 
-def test_lite12_begins_with_features_that_are_kept(separable):
-    """Its trunk has the ImageNet weights, and those of the first blocks are not trained."""
-    network = find_architecture("lite12").build(separable)
-    parts = [network.block(number).extractor.part for number in range(1, 13)]
+@pytest.mark.parametrize("name", ["lite12", "plain_lite12", "single_lite12"])
+def test_a_trunk_begins_with_features_that_are_kept(name, separable):
+    """It has the ImageNet weights, and those of the first blocks are not trained."""
+    network = find_architecture(name).build(separable)
+    parts = network.pretrained()
     pieces = torch.nn.Sequential(*(piece for part in parts for piece in part))
     for name, value in imagenet_weights().items():
         assert torch.equal(pieces.state_dict()[name], value), name
@@ -37,14 +39,31 @@ def test_lite12_begins_with_features_that_are_kept(separable):
     assert trained == [False] * FROZEN_BLOCKS + [True] * (12 - FROZEN_BLOCKS)
 
 
+@pytest.mark.parametrize(
+    ("single", "whole"), [("single12", "plain12"), ("single_lite12", "plain_lite12")]
+)
+def test_a_single_exit_begins_as_it_does_among_others(single, whole, separable):
+    """With the same weights from the same seed; only the other branches are missing."""
+    networks = []
+    for name in (single, whole):
+        torch.manual_seed(3)
+        networks.append(find_architecture(name).build(separable))
+    state, known = (network.state_dict() for network in networks)
+    assert all(torch.equal(value, known[name]) for name, value in state.items())
+    assert known.keys() - state.keys() == {
+        name for name in known if ".branch." in name and not name.startswith("blocks.11.")
+    }
+
+
 def test_what_cannot_be_mapped_is_not_trained_by_mapping():
-    """lite12's own training moves no importance."""
-    assert RECIPES[ARCHITECTURES["lite12"].training].manipulation is None
+    """No training of a network other than xpi12 moves importance."""
+    others = ARCHITECTURES.keys() - {"xpi12"}
+    assert all(RECIPES[ARCHITECTURES[name].training].manipulation is None for name in others)
 
 
 def test_an_unknown_architecture_lists_those_there_are():
     """A misspelt name is answered with all names."""
-    with pytest.raises(TrainingError, match="'xpi13'; expected xpi12 or lite12"):
+    with pytest.raises(TrainingError, match="'xpi13'; expected one of xpi12, lite12, plain12"):
         find_architecture("xpi13")
 
 

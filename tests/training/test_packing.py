@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from xpi_ray.bundle import Bundle
 from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.exits.rule import first_sure_exit
 from xpi_ray.training.packing import TOLERANCES, pack
@@ -57,3 +58,40 @@ def test_a_network_of_one_block_can_be_packed(spec, make_network, splits):
     packed = pack(make_network(single), splits, "1")
     assert packed.manifest.static_plan.partition == 0
     assert packed.manifest.profiles["default"].encode_ms == 0
+
+
+@pytest.mark.parametrize("kept", [{2}, set()])
+def test_a_plain_network_is_packed_with_the_exits_that_it_has(
+    plain_spec, make_network, splits, tmp_path, kept
+):
+    """Saved and loaded it answers alike; nobody is to leave where there is no exit."""
+    network = make_network(plain_spec).keeping(kept)
+    packed = pack(network, splits, "1")
+    manifest = packed.manifest
+    assert manifest.network.kind == "plain"
+    assert manifest.description == (
+        f"Plain network of 4 blocks with {len(kept) + 1} exits, trained on noise"
+    )
+    packed.save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    assert loaded.network.exits == network.exits
+    images = splits.validation.images
+    for expected, found in zip(network(images), loaded.network.eval()(images), strict=True):
+        assert torch.equal(found, expected)
+    missing = [block for block in (1, 2, 3, 4) if block not in network.exits]
+    sets = [calibration.thresholds for calibration in manifest.calibrations]
+    for thresholds in (*sets, manifest.static_plan.thresholds):
+        assert all(thresholds[block - 1] == 0 for block in missing)
+        exits = first_sure_exit(loaded.outcomes.entropy, np.array(thresholds))
+        assert set(exits.tolist()) <= set(network.exits)
+    assert [block for block, there in enumerate(loaded.outcomes.exits, 1) if not there] == missing
+    assert len(loaded.population.entropy) == 12
+
+
+def test_a_codec_may_be_chosen(plain_spec, make_network, splits):
+    """The bundle names it, its outcomes are measured with it, and the plan is as of any other."""
+    packed = pack(make_network(plain_spec), splits, "1", codec="float32")
+    assert (packed.manifest.codec, packed.ladder.levels) == ("float32", 1)
+    assert len(packed.outcomes.frame_bytes) == 1
+    assert packed.outcomes.resumed_entropy[0, 2] == pytest.approx(packed.outcomes.entropy, abs=1e-5)
+    assert packed.manifest.static_plan.partition == 2

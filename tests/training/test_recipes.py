@@ -5,6 +5,7 @@ import torch
 
 from xpi_ray.errors import TrainingError
 from xpi_ray.networks.architectures import lite12
+from xpi_ray.networks.plain import PlainNetwork
 from xpi_ray.networks.trunk import TrunkNetwork
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.objectives import CrossEntropy, Distilled
@@ -155,3 +156,29 @@ def test_an_unknown_recipe_lists_those_there_are():
     """A misspelt name is answered with all names."""
     with pytest.raises(TrainingError, match=r"'xia'; expected one of plain_joint, .*xai"):
         recipe("xia")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_plain_networks_are_trained_by_what_looks_into_no_block(name, plain_spec, separable):
+    """Their exits all learn; recipes about Xpi blocks are refused, and those that fit are named."""
+    torch.manual_seed(5)
+    network, chosen = PlainNetwork(plain_spec), recipe(name)
+    if name not in ("plain_joint", "distilled"):
+        with pytest.raises(TrainingError, match=r"Xpi blocks .* one of plain_joint, distilled$"):
+            chosen.objective(network)
+        return
+    for trained in (network, network.keeping(())):
+        assert chosen.turns(trained, 8, trained=False) == (8,)
+        objective = chosen.objective(trained)
+        objective(trained, *separable.train[:2]).backward()
+        assert all(weight.grad.isfinite().all() for weight in trained.parameters())
+
+
+def test_a_single_exit_has_all_the_weight(plain_spec, separable):
+    """The loss is its cross-entropy and nothing else."""
+    torch.manual_seed(5)
+    network = PlainNetwork(plain_spec).eval().keeping(())
+    images, labels, _ = separable.train
+    (logits,) = network(images)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert torch.equal(recipe("plain_joint").objective(network)(network, images, labels), expected)

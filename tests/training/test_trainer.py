@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from xpi_ray.errors import DataError
+from xpi_ray.networks.plain import PlainNetwork
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import silent
 from xpi_ray.training.objectives import CrossEntropy, Joint
@@ -269,3 +270,15 @@ def test_impossible_settings_are_refused(values):
     """Settings out of range and misspelt ones are errors."""
     with pytest.raises(ValidationError):
         TrainingConfig(**values)
+
+
+def test_the_log_names_exits_by_their_blocks(plain_spec, separable, tmp_path):
+    """A network with exits after blocks 2 and 4 has a column for each of them and no other."""
+    torch.manual_seed(5)
+    trainer = Trainer(PlainNetwork(plain_spec), Joint(CrossEntropy()), CONFIG, tmp_path)
+    accuracies = trainer.run(separable.train, separable.validation)
+    last = log_of(tmp_path)[-1]
+    told = {name: float(value) for name, value in last.items() if name.startswith("exit")}
+    assert told == pytest.approx(
+        dict(zip(("exit_2_accuracy", "exit_4_accuracy"), accuracies, strict=True)), abs=1e-4
+    )

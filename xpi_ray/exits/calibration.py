@@ -5,7 +5,8 @@
 Bases are all shared thresholds, and for each of a row of prices the thresholds that minimise
 cost + price · error. Candidates are the bases and whatever changes one threshold of a base. None
 depends on the tolerance, which only picks the cheapest candidate that is accurate enough; therefore
-more tolerance never costs more, and no result costs more than a shared threshold of the grid.
+more tolerance never costs more, and no result costs more than a shared threshold of the grid. Where
+a block has no exit, nobody leaves, and the threshold is 0.
 """
 
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def calibrate(
     """Choose thresholds of least mean cost that lose at most ``tolerance`` accuracy.
 
     Args:
-        entropy: Normalised, 0..1, of every held-out sample at every exit, (n, N).
+        entropy: Normalised, 0..1, of every held-out sample at every exit, (n, N); above 1 where a
+            block has no exit. The last one has.
         correct: Whether the exit's class is the right one, (n, N).
         cost: Of leaving at each exit, all blocks up to it included, positive, (N,).
         tolerance: Accuracy that may be lost against the last exit, a share: 0.005 is half a point.
@@ -55,6 +57,20 @@ def calibrate(
         Thresholds that keep the tolerance on this data. Only where wrong exits of entropy 0, which
         leave at any threshold, make that impossible: the most accurate base.
     """
+    exits = (entropy <= 1).all(0)
+    found = _calibrate(entropy[:, exits], correct[:, exits], cost[exits], tolerance)
+    thresholds, shares = np.zeros((2, len(cost)))
+    thresholds[exits], shares[exits] = found.thresholds, found.exit_shares
+    return found._replace(thresholds=tuple(thresholds.tolist()), exit_shares=tuple(shares.tolist()))
+
+
+def _calibrate(
+    entropy: NDArray[np.floating],
+    correct: NDArray[np.bool_],
+    cost: NDArray[np.floating],
+    tolerance: float,
+) -> Calibration:
+    """The same, where all blocks have exits."""
     # 0 is on the grid: at it (almost) nobody leaves.
     pooled = np.append(entropy[:, :-1], 0.0)
     shares = np.linspace(0, 1, GRID_LEVELS)

@@ -7,6 +7,7 @@
 Structure: Xpi (poster), Fig. 1 and 2. Fusion: AgileNN (MobiCom'22), section 3.3.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -19,19 +20,34 @@ from xpi_ray.config import Frozen
 FUSION_TEMPERATURE = 4.0  # T; AgileNN section 3.3 finds 4 to 8 best
 
 
-class BlockSpec(Frozen):
-    """The shape of one block."""
+class ExtractorSpec(Frozen):
+    """The shape of what makes a block's features."""
 
     channels: int = Field(ge=1)
     """C, the channels that the extractor makes."""
-    branch_channels: int = Field(ge=1)
-    """k, the first channels, which only the branch reads; k = C ends the network."""
     stride: int = Field(default=1, ge=1, le=2)
     """Down-sampling of the extractor."""
     stem_channels: int = Field(default=0, ge=0)
     """Width of a 3x3 convolution before the extractor's own; 0 leaves it out."""
+
+    @property
+    def carried(self) -> int:
+        """The channels that go on to the next block, the last of all; here all of them."""
+        return self.channels
+
+
+class BlockSpec(ExtractorSpec):
+    """The shape of one block."""
+
+    branch_channels: int = Field(ge=1)
+    """k, the first channels, which only the branch reads; k = C ends the network."""
     branch_widths: tuple[int, ...] = ()
     """Widths of the branch's strided 3x3 convolutions, before pooling."""
+
+    @property
+    def carried(self) -> int:
+        """C - k."""
+        return self.channels - self.branch_channels
 
     @model_validator(mode="after")
     def _branch_fits(self) -> "BlockSpec":
@@ -77,14 +93,13 @@ class Extractor(nn.Module):
     each block writes k fresh channels for its branch.
     """
 
-    def __init__(self, in_channels: int, spec: BlockSpec) -> None:
+    def __init__(self, in_channels: int, spec: ExtractorSpec) -> None:
         super().__init__()
-        self.branch_channels = spec.branch_channels
+        self.fresh = spec.channels - spec.carried  # k
         width = spec.stem_channels or in_channels
         self.stem = ConvNorm(in_channels, width) if spec.stem_channels else None
         self.conv = ConvNorm(width, spec.channels, spec.stride)
-        carried = spec.channels - spec.branch_channels
-        self.residual = self.stem is None and spec.stride == 1 and carried == in_channels
+        self.residual = self.stem is None and spec.stride == 1 and spec.carried == in_channels
 
     def forward(self, carry: Tensor) -> Tensor:
         """Carry (n, C_in, h, w) to features (n, C, h/stride, w/stride)."""
@@ -92,25 +107,37 @@ class Extractor(nn.Module):
             carry = F.relu(self.stem(carry))
         features: Tensor = self.conv(carry)
         if self.residual:
-            k = self.branch_channels
-            features = torch.cat([features[:, :k], features[:, k:] + carry], dim=1)
+            refined = features[:, self.fresh :] + carry
+            features = torch.cat([features[:, : self.fresh], refined], 1) if self.fresh else refined
         return F.relu(features)
 
 
 class Branch(nn.Module):
-    """The small network that turns a block's first k channels into class logits."""
+    """The small network that turns channels of a block into class logits.
 
-    def __init__(self, spec: BlockSpec, num_classes: int) -> None:
+    Args:
+        channels: That it reads.
+        widths: Of its strided 3x3 convolutions, before pooling.
+        num_classes: K.
+        squeezed: Width of a 1x1 convolution that comes first; 0 leaves it out.
+    """
+
+    def __init__(
+        self, channels: int, widths: Sequence[int], num_classes: int, squeezed: int = 0
+    ) -> None:
         super().__init__()
-        widths = (spec.branch_channels, *spec.branch_widths)
+        self.squeeze = ConvNorm(channels, squeezed, kernel=1) if squeezed else None
+        widths = (squeezed or channels, *widths)
         self.convs = nn.ModuleList(ConvNorm(a, b, stride=2) for a, b in pairwise(widths))
         self.classifier = nn.Linear(widths[-1], num_classes)
 
-    def forward(self, kept: Tensor) -> Tensor:
-        """First channels (n, k, h, w) to logits (n, K)."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Channels (n, k, h, w) to logits (n, K)."""
+        if self.squeeze is not None:
+            features = F.relu(self.squeeze(features))
         for conv in self.convs:
-            kept = F.relu(conv(kept))
-        logits: Tensor = self.classifier(kept.mean(dim=(2, 3)))
+            features = F.relu(conv(features))
+        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
         return logits
 
 
@@ -127,7 +154,7 @@ class XpiBlock(nn.Module):
         super().__init__()
         self.spec = spec
         self.extractor = extractor
-        self.branch = Branch(spec, num_classes)
+        self.branch = Branch(spec.branch_channels, spec.branch_widths, num_classes)
         self.fusion_weight = nn.Parameter(torch.zeros(()))  # w_i
 
     @property

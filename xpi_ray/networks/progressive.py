@@ -20,20 +20,28 @@ class State(NamedTuple):
     carry: Tensor
     """Features handed on, float32 (n, C-k, h, w); before block 1 the images, uint8 (n, 3, H, W)."""
     logits: Tensor
-    """The last exit's fused logits, float32 (n, K); before block 1 an empty (n, 0)."""
+    """Exit i's logits, float32 (n, K); before block 1, and after a block without an exit, an empty
+    (n, 0)."""
 
 
 class ProgressiveNetwork(nn.Module, ABC):
-    """A stack of blocks with an exit after each. Subclass it to serve a network of your own."""
+    """A stack of blocks with exits after them. Subclass it to serve a network of your own."""
 
     num_classes: int
     image_size: tuple[int, int]
     """Height and width of the images that the network takes."""
+    fuses: bool = True
+    """Whether blocks read the logits of the exit before them; else no frame holds any."""
 
     @property
     @abstractmethod
     def num_blocks(self) -> int:
-        """N, the number of blocks and of exits."""
+        """N, the number of blocks."""
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The blocks that have an exit, ascending; the last block always has one."""
+        return tuple(range(1, self.num_blocks + 1))
 
     @abstractmethod
     def advance(self, state: State, block: int) -> State:
@@ -72,9 +80,10 @@ class ProgressiveNetwork(nn.Module, ABC):
         return state.logits
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Run the whole network in one call and return the logits of exits 1..N, each (n, K)."""
+        """Run the whole network in one call and return the logits of ``exits``, each (n, K)."""
         state, exits = self.start(images), []
         for block in range(1, self.num_blocks + 1):
             state = self.advance(state, block)
-            exits.append(state.logits)
+            if state.logits.shape[1]:
+                exits.append(state.logits)
         return exits

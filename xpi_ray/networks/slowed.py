@@ -25,11 +25,17 @@ class SlowedNetwork(ProgressiveNetwork):
         self.slowdown = slowdown
         self.num_classes = network.num_classes
         self.image_size = network.image_size
+        self.fuses = network.fuses
 
     @property
     def num_blocks(self) -> int:
         """N of the wrapped network."""
         return self.network.num_blocks
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """As in the wrapped network."""
+        return self.network.exits
 
     def carry_shape(self, partition: int) -> tuple[int, int, int]:
         """As in the wrapped network."""

@@ -18,9 +18,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xpi_ray.networks.block import BlockSpec, ConvNorm
+from xpi_ray.networks.block import ConvNorm, ExtractorSpec
 from xpi_ray.networks.efficientnet import PIECES, lite0_body
 from xpi_ray.networks.progressive import State
+from xpi_ray.networks.stack import StackNetwork, StackSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 
 
@@ -45,11 +46,8 @@ def trunk_parts(depths: tuple[int, ...]) -> list[TrunkPart]:
     ]
 
 
-class TrunkSpec(XpiSpec):
-    """All that fixes a trunk network but its weights.
-
-    A block carries what its part of the trunk makes; the last block's branch reads it instead.
-    """
+class OnTrunkSpec(StackSpec):
+    """What the spec of any network on the trunk has."""
 
     trunk_size: int = Field(ge=32, le=1024)
     """Height and width to which images are scaled for the trunk."""
@@ -57,7 +55,7 @@ class TrunkSpec(XpiSpec):
     """How many of the trunk's 18 pieces each block has: a stem, 16 MBConvs, a head."""
 
     @model_validator(mode="after")
-    def _blocks_fit_the_trunk(self) -> "TrunkSpec":
+    def _blocks_fit_the_trunk(self) -> Self:
         depths, count = self.depths, len(self.blocks)
         if len(depths) != count or sum(depths) != len(PIECES) or min(depths) < 1:
             raise ValueError(
@@ -66,24 +64,38 @@ class TrunkSpec(XpiSpec):
             )
         parts = zip(self.blocks, trunk_parts(depths), strict=True)
         for number, (block, part) in enumerate(parts, start=1):
-            fitting = {"channels": block.branch_channels + part.channels}
-            if number == count:
-                fitting = {"channels": part.channels, "branch_channels": part.channels}
-            fitting |= {"stride": part.stride, "stem_channels": 0}
+            fitting = {**self._widths(number, part), "stride": part.stride, "stem_channels": 0}
             if block != block.model_copy(update=fitting):
                 raise ValueError(f"block {number} must have {fitting}; got {block!r}")
         return self
+
+    def _widths(self, number: int, part: TrunkPart) -> dict[str, int]:
+        """What block ``number`` (1..N) must have to be of that part."""
+        del number
+        return {"channels": part.channels}
+
+
+class TrunkSpec(XpiSpec, OnTrunkSpec):
+    """All that fixes a trunk network but its weights.
+
+    A block carries what its part of the trunk makes; the last block's branch reads it instead.
+    """
+
+    def _widths(self, number: int, part: TrunkPart) -> dict[str, int]:
+        if number == len(self.blocks):
+            return {"channels": part.channels, "branch_channels": part.channels}
+        return {"channels": self.blocks[number - 1].branch_channels + part.channels}
 
 
 class TrunkExtractor(nn.Module):
     """A part of the trunk, and the fresh channels that are made of its output for the branch."""
 
-    def __init__(self, part: nn.Sequential, spec: BlockSpec, scale: nn.Module) -> None:
+    def __init__(self, part: nn.Sequential, spec: ExtractorSpec, scale: nn.Module) -> None:
         super().__init__()
-        carried = spec.channels - spec.branch_channels
+        fresh = spec.channels - spec.carried
         self.scale = scale
         self.part = part
-        self.fresh = ConvNorm(carried, spec.branch_channels) if carried else None
+        self.fresh = ConvNorm(spec.carried, fresh) if spec.carried and fresh else None
         self.frozen = False
 
     def forward(self, carry: Tensor) -> Tensor:
@@ -106,14 +118,10 @@ class TrunkExtractor(nn.Module):
         return self
 
 
-class TrunkNetwork(XpiNetwork):
-    """Xpi blocks whose carries are a pretrained trunk's."""
+class OnTrunk(StackNetwork):
+    """What any network on the trunk can do: its extractors are the trunk's parts."""
 
-    kind: ClassVar[str] = "xpi-trunk"
-    spec: TrunkSpec
-
-    def __init__(self, spec: TrunkSpec) -> None:
-        super().__init__(spec)
+    spec: OnTrunkSpec
 
     def _extractors(self) -> Iterator[TrunkExtractor]:
         pieces, size = list(lite0_body()), self._extracted_size()
@@ -126,12 +134,11 @@ class TrunkNetwork(XpiNetwork):
         """Block 1 scales images to it."""
         return self.spec.trunk_size, self.spec.trunk_size
 
-    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
-        """As in any Xpi network; no gradient goes where nothing learns."""
-        state = super().leave(features, earlier, block)
-        extractor = self.block(block).extractor
+    def extractor(self, block: int) -> TrunkExtractor:
+        """That of block ``block``, 1..N."""
+        extractor = super().extractor(block)
         assert isinstance(extractor, TrunkExtractor)
-        return State(state.carry.detach(), state.logits) if extractor.frozen else state
+        return extractor
 
     def load_trunk(self, weights: dict[str, Tensor]) -> None:
         """Give the trunk the weights of a ``lite0_body``, such as ``imagenet_weights()``."""
@@ -155,7 +162,20 @@ class TrunkNetwork(XpiNetwork):
                 extractor.freeze()
 
     def _built(self) -> Iterator[TrunkExtractor]:
-        for number in range(1, self.num_blocks + 1):
-            extractor = self.block(number).extractor
-            assert isinstance(extractor, TrunkExtractor)
-            yield extractor
+        return map(self.extractor, range(1, self.num_blocks + 1))
+
+
+class TrunkNetwork(OnTrunk, XpiNetwork):
+    """Xpi blocks whose carries are a pretrained trunk's."""
+
+    kind: ClassVar[str] = "xpi-trunk"
+    spec: TrunkSpec
+
+    def __init__(self, spec: TrunkSpec) -> None:
+        super().__init__(spec)
+
+    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
+        """As in any Xpi network; no gradient goes where nothing learns."""
+        state = super().leave(features, earlier, block)
+        frozen = self.extractor(block).frozen
+        return State(state.carry.detach(), state.logits) if frozen else state

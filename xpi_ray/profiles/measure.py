@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.image import encode_image
-from xpi_ray.compression.ladder import Ladder
 from xpi_ray.exits.confidence import exit_entropy, normalised_entropy
 from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
-from xpi_ray.profiles.outcomes import Outcomes
+from xpi_ray.profiles.outcomes import NO_EXIT, Entropies, Flags, Outcomes
 from xpi_ray.profiles.table import Profile
 
 WARM_UPS = 5
@@ -51,7 +51,7 @@ def count_macs(network: ProgressiveNetwork) -> list[int]:
 
 def measure_profile(
     network: ProgressiveNetwork,
-    ladder: Ladder,
+    ladder: CarryCodec,
     images: Tensor,
     level: int,
     repeats: int = 50,
@@ -104,7 +104,7 @@ def processor() -> str:
 def _time_runs(
     network: ProgressiveNetwork, images: Tensor, size: int, repeats: int
 ) -> list[list[float]]:
-    """Times of blocks 1..N for a batch, run by run: joined, run, and each exit read."""
+    """Times of blocks 1..N for a batch, run by run: joined, run, and each exit read, if any."""
     runs = []
     for run in range(WARM_UPS + repeats):
         chosen = [images[(run * size + row) % len(images)].unsqueeze(0) for row in range(size)]
@@ -114,8 +114,9 @@ def _time_runs(
             started = time.perf_counter()
             state = states[0] if size == 1 else State(*map(torch.cat, zip(*states, strict=True)))
             state = network.advance(state, block)
-            for logits in state.logits.numpy():
-                exit_entropy(logits)
+            if state.logits.shape[1]:
+                for logits in state.logits.numpy():
+                    exit_entropy(logits)
             times.append((time.perf_counter() - started) * 1000)
             states = [State(*row) for row in zip(*(part.split(1) for part in state), strict=True)]
         if run >= WARM_UPS:
@@ -124,14 +125,16 @@ def _time_runs(
 
 
 def _time_codec(
-    network: ProgressiveNetwork, ladder: Ladder, images: Tensor, level: int, repeats: int
+    network: ProgressiveNetwork, ladder: CarryCodec, images: Tensor, level: int, repeats: int
 ) -> list[tuple[float, float]]:
-    """Times to encode and to decode carries of all partitions, run by run."""
+    """Times to encode and to decode carries wherever that can be, run by run."""
     found = []
     for run in range(WARM_UPS + repeats):
         state = network.start(images[run % len(images)].unsqueeze(0))
         for partition in range(1, network.num_blocks):
             state = network.advance(state, partition)
+            if not ladder.levels_at(partition):
+                continue
             carry = state.carry[0].numpy()
             started = time.perf_counter()
             segments = ladder.encode(carry, partition, level)
@@ -145,7 +148,7 @@ def _time_codec(
 
 def measure_outcomes(
     network: ProgressiveNetwork,
-    ladder: Ladder,
+    ladder: CarryCodec,
     images: Tensor,
     labels: Tensor,
     resumed: int,
@@ -183,7 +186,9 @@ def measure_outcomes(
         ]
     )
     for partition in track(range(1, n_blocks), "outcomes"):
-        arrivals = _cross_link(states[partition], ladder, partition)
+        carry, logits = states[partition]
+        sent = State(carry, logits if network.fuses else logits[:, :0])
+        arrivals = _cross_link(sent, ladder, partition)
         for level, (state, size) in enumerate(arrivals):
             later = [_states(network, State(*part), partition + 1) for part in _split(state)]
             sub_entropy, sub_correct = _judge([[state, *chunk] for chunk in later], labels)
@@ -203,19 +208,17 @@ def _states(network: ProgressiveNetwork, state: State, first: int) -> list[State
     return states
 
 
-def _judge(
-    chunks: Sequence[Sequence[State]], labels: Tensor
-) -> tuple[
-    np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-]:
+def _judge(chunks: Sequence[Sequence[State]], labels: Tensor) -> tuple[Entropies, Flags]:
     """Entropy and correctness (n, exits) of chunks of states; the first of each has no exit."""
-    exits = [torch.stack([state.logits for state in chunk[1:]], dim=1).numpy() for chunk in chunks]
-    logits = np.concatenate(exits)  # (n, exits, K)
-    n, depth, classes = logits.shape
-    entropy = np.asarray(normalised_entropy(logits.reshape(-1, classes))).reshape(n, depth)
-    correct = logits.argmax(2) == labels[:n].numpy()[:, None]
-    return entropy.astype(np.float32), correct
+    _, *columns = zip(*chunks, strict=True)
+    exits = [torch.cat([state.logits for state in column]).numpy() for column in columns]
+    shape = len(exits[0]), len(exits)
+    entropy, correct = np.full(shape, NO_EXIT, np.float32), np.zeros(shape, np.bool_)
+    for place, logits in enumerate(exits):
+        if logits.shape[1]:
+            entropy[:, place] = normalised_entropy(logits)
+            correct[:, place] = logits.argmax(1) == labels[: len(logits)].numpy()
+    return entropy, correct
 
 
 def _merge(states: Sequence[State], count: int) -> State:
@@ -229,7 +232,7 @@ def _split(state: State) -> list[tuple[Tensor, Tensor]]:
     return list(zip(state.carry.split(CHUNK), state.logits.split(CHUNK), strict=True))
 
 
-def _cross_link(state: State, ladder: Ladder, partition: int) -> list[tuple[State, float]]:
+def _cross_link(state: State, ladder: CarryCodec, partition: int) -> list[tuple[State, float]]:
     """What arrives when each sample is encoded, framed and decoded, and a frame's mean size.
 
     By level.

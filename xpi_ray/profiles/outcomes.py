@@ -15,6 +15,9 @@ Flags = NDArray[np.bool_]
 Rights = NDArray[Any]
 """Flags, or float32 chances, 0..1."""
 
+NO_EXIT = 2.0
+"""In the place of an entropy where a block has no exit: never sure, whatever the threshold."""
+
 
 class Outcomes(NamedTuple):
     """Entropy and correctness of every exit for each held-out sample.
@@ -22,10 +25,12 @@ class Outcomes(NamedTuple):
     The ``resumed`` arrays hold the first m samples again, once for each level and partition: exits
     1..p as they were, later ones computed from the carry that was encoded and decoded after
     block p. Partition 0 sends the image, which loses nothing.
+
+    A block may have no exit. Then its entropies are ``NO_EXIT``, and nothing there is correct.
     """
 
     entropy: Entropies
-    """Normalised, (n, N)."""
+    """Normalised, 0..1, or ``NO_EXIT``, (n, N)."""
     correct: Rights
     """(n, N)."""
     resumed_entropy: Entropies
@@ -35,8 +40,13 @@ class Outcomes(NamedTuple):
     frame_bytes: NDArray[np.float32]
     """Mean size of a frame, (L, N)."""
 
+    @property
+    def exits(self) -> Flags:
+        """Which blocks have an exit, (N,)."""
+        return np.asarray((self.entropy < NO_EXIT).all(0))
+
     def accuracy(self) -> list[float]:
-        """Accuracy of each exit over all samples, 0..1."""
+        """Accuracy of each exit over all samples, 0..1; 0 where there is none."""
         return [float(value) for value in self.correct.mean(0)]
 
     def edge_trusted(self) -> Flags:

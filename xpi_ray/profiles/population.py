@@ -55,17 +55,19 @@ def likely(outcomes: Outcomes) -> Outcomes:
 
     By ridge logistic regression on the logits of the entropies at all exits, so whatever thresholds
     let through is accounted for; what was lost on a link is, too, as each level and partition is
-    fitted by itself.
+    fitted by itself. Where a block has no exit, there is no chance.
     """
-    whole = _chances(outcomes.entropy, outcomes.correct)
+    exits = np.flatnonzero(outcomes.exits)
+    whole = np.zeros(outcomes.correct.shape, np.float32)
+    whole[:, exits] = _chances(outcomes.entropy[:, exits], outcomes.correct[:, exits])
     levels, partitions, crossed, _ = outcomes.resumed_correct.shape
     resumed = np.broadcast_to(whole[:crossed], outcomes.resumed_correct.shape).copy()
     for level in range(levels):
         for partition in range(1, partitions):
-            entropy = outcomes.resumed_entropy[level, partition]
+            entropy = outcomes.resumed_entropy[level, partition][:, exits]
             correct = outcomes.resumed_correct[level, partition]
-            after = slice(partition, None)
-            resumed[level, partition, :, after] = _chances(entropy, correct[:, after])
+            after = exits[exits >= partition]
+            resumed[level, partition][:, after] = _chances(entropy, correct[:, after])
     return outcomes._replace(correct=whole, resumed_correct=resumed)
 
 

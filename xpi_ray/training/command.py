@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -58,12 +58,17 @@ Examples:
   xpi train tiny_imagenet --training xai --reference efficientnet-lite0
 
   xpi train tiny_imagenet --architecture lite12 --epochs 3 --json
+
+  xpi train cifar10 --architecture plain12
 """
 
 
 def _defaults(field: str) -> str:
     """What --help shows as the default of an option that depends on the architecture."""
-    return ", ".join(f"{getattr(kind, field)} for {name}" for name, kind in ARCHITECTURES.items())
+    names: dict[str, list[str]] = {}
+    for name, kind in ARCHITECTURES.items():
+        names.setdefault(str(getattr(kind, field)), []).append(name)
+    return ", ".join(f"{value} for {' and '.join(known)}" for value, known in names.items())
 
 
 def train(
@@ -75,7 +80,12 @@ def train(
         ),
     ] = None,
     architecture: Annotated[
-        str, typer.Option(help="Network: xpi12, or lite12 on a pretrained EfficientNet-Lite0.")
+        str,
+        typer.Option(
+            help="Network: xpi12, or lite12 on a pretrained EfficientNet-Lite0; those that other "
+            "systems are given, with exits that are not fused: plain12, plain_lite12, and with the "
+            "last exit only single12, single_lite12."
+        ),
     ] = "xpi12",
     training: Annotated[
         str | None,
@@ -201,7 +211,7 @@ def train(
         )
     bundle.save(output / BUNDLE)
     title = f"{dataset}, {training}, {epochs} epochs"
-    _tell(trained, output / BUNDLE, title, as_json)
+    _tell(trained, network.exits, output / BUNDLE, title, as_json)
 
 
 @dataclass
@@ -221,7 +231,7 @@ class _Trained:
             self.accuracies, self.centres = found, objective.centres()
 
 
-def _tell(trained: _Trained, bundle: Path, title: str, as_json: bool) -> None:
+def _tell(trained: _Trained, exits: Sequence[int], bundle: Path, title: str, as_json: bool) -> None:
     for what, verdict in trained.verdicts.items():
         if verdict is not None:
             typer.echo(f"{what.replace('_', '-')} {verdict}, judged by {JUDGED_BY[what]}", err=True)
@@ -230,7 +240,7 @@ def _tell(trained: _Trained, bundle: Path, title: str, as_json: bool) -> None:
         typer.echo(json.dumps({"bundle": str(bundle), **accuracies, **trained.verdicts}))
         return
     table = Table("exit", "validation accuracy", title=title)
-    for number, accuracy in enumerate(trained.accuracies, start=1):
+    for number, accuracy in zip(exits, trained.accuracies, strict=True):
         table.add_row(str(number), f"{accuracy:.2%}")
     Console().print(table)
     typer.echo(f"xpi serve --bundle {bundle}")

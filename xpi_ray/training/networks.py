@@ -11,20 +11,22 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from xpi_ray.errors import TrainingError
-from xpi_ray.networks.architectures import lite12, xpi12
+from xpi_ray.networks.architectures import lite12, plain12, plain_lite12, xpi12
 from xpi_ray.networks.efficientnet import imagenet_weights
-from xpi_ray.networks.trunk import TrunkNetwork
+from xpi_ray.networks.plain import PlainNetwork, PlainTrunkNetwork
+from xpi_ray.networks.stack import StackNetwork
+from xpi_ray.networks.trunk import OnTrunk, TrunkNetwork
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Splits
 from xpi_ray.training.trainer import read_weights
 
-FROZEN_BLOCKS = 8  # of lite12; later ones hold most weights and little of the cost
+FROZEN_BLOCKS = 8  # of the trunk; later ones hold most weights and little of the cost
 
 
 class Architecture(NamedTuple):
     """How a network is made, and what trains it best."""
 
-    build: Callable[[Splits], XpiNetwork]
+    build: Callable[[Splits], StackNetwork]
     """Makes one for a data set.
 
     Raises:
@@ -42,15 +44,40 @@ def _xpi12(splits: Splits) -> XpiNetwork:
 
 def _lite12(splits: Splits) -> XpiNetwork:
     network = TrunkNetwork(lite12(len(splits.classes), _size(splits.train.images)))
+    _begin_with_photos(network)
+    return network
+
+
+def _plain12(splits: Splits) -> PlainNetwork:
+    images = splits.train.images
+    return PlainNetwork(plain12(len(splits.classes), _size(images), *colour_statistics(images)))
+
+
+def _plain_lite12(splits: Splits) -> PlainNetwork:
+    network = PlainTrunkNetwork(plain_lite12(len(splits.classes), _size(splits.train.images)))
+    _begin_with_photos(network)
+    return network
+
+
+def _begin_with_photos(network: OnTrunk) -> None:
+    """Give the trunk its ImageNet weights, and keep the first blocks' as they are."""
     network.load_trunk(imagenet_weights())
     network.freeze_trunk(FROZEN_BLOCKS)
-    return network
+
+
+def _single(build: Callable[[Splits], PlainNetwork]) -> Callable[[Splits], PlainNetwork]:
+    """The network with its last exit only."""
+    return lambda splits: build(splits).keeping(())
 
 
 ARCHITECTURES = {
     "xpi12": Architecture(_xpi12, "distilled_quantized", 0.2),
     # Its channels cannot be mapped. Fresh parts learn fast, the trunk at a small share of the rate.
     "lite12": Architecture(_lite12, "plain_joint", 0.6),
+    "plain12": Architecture(_plain12, "plain_joint", 0.2),
+    "plain_lite12": Architecture(_plain_lite12, "plain_joint", 0.6),
+    "single12": Architecture(_single(_plain12), "plain_joint", 0.2),
+    "single_lite12": Architecture(_single(_plain_lite12), "plain_joint", 0.6),
 }
 
 
@@ -61,11 +88,12 @@ def find_architecture(name: str) -> Architecture:
         TrainingError: There is none.
     """
     if name not in ARCHITECTURES:
-        raise TrainingError(f"unknown architecture {name!r}; expected {' or '.join(ARCHITECTURES)}")
+        known = ", ".join(ARCHITECTURES)
+        raise TrainingError(f"unknown architecture {name!r}; expected one of {known}")
     return ARCHITECTURES[name]
 
 
-def load_weights(network: XpiNetwork, folder: Path) -> None:
+def load_weights(network: nn.Module, folder: Path) -> None:
     """Give the network the weights of a run.
 
     Raises:

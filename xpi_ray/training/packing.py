@@ -1,6 +1,6 @@
 """From a trained network to a bundle: measure it, calibrate it, choose its static plan.
 
-network, training images ─► ladder ─┐
+network, training images ─► codec ──┐
 validation split ───────────────────┴► outcomes, profile, thresholds, plan ─► Bundle
 """
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xpi_ray.bundle import Bundle, Calibration, Manifest, NetworkEntry, Preprocessing
-from xpi_ray.compression.ladder import Ladder
+from xpi_ray.compression.builder import CodecName, fit_codec
+from xpi_ray.compression.deepcod import DeepCod
 from xpi_ray.compression.transform import Transform
 from xpi_ray.exits.calibration import calibrate
 from xpi_ray.networks.progressive import ProgressiveNetwork
-from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.networks.stack import StackNetwork
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.measure import (
     Track,
@@ -31,34 +32,48 @@ from xpi_ray.training.data import Splits
 
 TOLERANCES = (0.005, 0.02, 0.05)
 LEVEL_TOLERANCE = 0.0025  # share of accuracy that the static plan's level may cost
-LADDER_IMAGES = 500  # of the training split, whose carries the ladder is fitted to
+LADDER_IMAGES = 500  # of the training split, whose carries the codec is fitted to
 RESUMED = 1_000  # validation images that cross every link
 
 
 def pack(
-    network: XpiNetwork,
+    network: StackNetwork,
     splits: Splits,
     version: str,
     track: Track = silent,
     centres: Mapping[str, Tensor] | None = None,
     transforms: Mapping[int, Transform] | None = None,
+    codec: CodecName = "ladder",
+    deepcods: Mapping[int, DeepCod] | None = None,
 ) -> Bundle:
-    """Make a bundle of a trained network and its centres; the network itself is left as it is.
-
-    With transforms by partition, its ladder has the learned levels too.
+    """Make a bundle of a trained network, which itself is left as it is.
 
     The static plan splits the network in the middle, so that edge and cloud share the work and an
-    exit is in hand before anything crosses the link.
+    exit is in hand before anything crosses the link; or as near to it as the codec can.
+
+    Args:
+        network: As training left it.
+        splits: Training images for the codec, validation for all else.
+        version: Of the bundle.
+        track: Shows progress.
+        centres: What the training learnt to quantise carries with.
+        transforms: By partition; with them a ladder has the learned levels too.
+        codec: What is to code carries for the link.
+        deepcods: By partition, for the codec of that name.
+
+    Raises:
+        CodecError: The codec is not to be had for this network.
     """
     serving = copy.deepcopy(network).prepare()
     validation = splits.validation
     macs = count_macs(serving)
     known = carries(serving, splits.train.images[:: _stride(splits)], track)
-    ladder = Ladder.fit(known, transforms)
+    ladder = fit_codec(codec, known, transforms, deepcods)
     outcomes = measure_outcomes(
         serving, ladder, validation.images, validation.labels, RESUMED, track
     )
-    partition = network.num_blocks // 2
+    crossable = [partition for partition in known if ladder.levels_at(partition)]
+    partition = min(crossable, key=lambda p: abs(p - network.num_blocks // 2), default=0)
     level = static_level(outcomes, partition)
     cost = np.array(macs, np.float64)
     calibrations = []
@@ -73,9 +88,13 @@ def pack(
             )
         )
     manifest = Manifest(
+        codec=codec,
         name=splits.name,
         version=version,
-        description=f"Xpi network of {network.num_blocks} blocks, trained on {splits.name}",
+        description=(
+            f"{network.kind.capitalize()} network of {network.num_blocks} blocks with "
+            f"{len(network.exits)} exits, trained on {splits.name}"
+        ),
         network=NetworkEntry(kind=network.kind, spec=network.spec.model_dump(mode="json")),
         labels=splits.classes,
         preprocessing=Preprocessing(size=network.image_size),

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from xpi_ray.config import Frozen
 from xpi_ray.errors import TrainingError
+from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.xpi import XpiNetwork
 from xpi_ray.training.data import Track, silent
 from xpi_ray.training.losses import Manipulation
@@ -35,8 +36,13 @@ class Recipe(Frozen):
             raise ValueError("entropy_weight needs quantized: an exact carry has no symbols")
         return self
 
+    @property
+    def looks_inside(self) -> bool:
+        """Whether it is about an Xpi block's parts, which no other network has."""
+        return self.front_to_back or self.manipulation is not None or self.quantized
+
     def objective(
-        self, network: XpiNetwork, teacher: Prediction | None = None, track: Track = silent
+        self, network: ProgressiveNetwork, teacher: Prediction | None = None, track: Track = silent
     ) -> Objective:
         """The loss for a network.
 
@@ -44,10 +50,19 @@ class Recipe(Frozen):
             network: What is to be trained.
             teacher: Judges the exits in place of the recipe's own way.
             track: Shows progress while reference networks are fitted.
+
+        Raises:
+            TrainingError: It is about Xpi blocks, and the network has none.
         """
         prediction = teacher or self.prediction()
-        if not (self.front_to_back or self.manipulation or self.quantized):
+        if not self.looks_inside:
             return Joint(prediction)
+        if not isinstance(network, XpiNetwork):
+            fitting = ", ".join(name for name, other in RECIPES.items() if not other.looks_inside)
+            raise TrainingError(
+                "this training has blocks take turns, moves importance or quantises carries, which "
+                f"only networks of Xpi blocks can learn from; for others take one of {fitting}"
+            )
         quantization = CarryQuantization(network.num_blocks) if self.quantized else None
         return Staged(
             network,
@@ -70,7 +85,7 @@ class Recipe(Frozen):
         """What judges the exits where there is no teacher of their own."""
         return Distilled() if self.distilled else CrossEntropy()
 
-    def turns(self, network: XpiNetwork, epochs: int, trained: bool) -> tuple[float, ...]:
+    def turns(self, network: ProgressiveNetwork, epochs: int, trained: bool) -> tuple[float, ...]:
         """When each turn ends, in epochs; ``trained`` networks need no joint turn first."""
         if not self.front_to_back:
             return (float(epochs),)

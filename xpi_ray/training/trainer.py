@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from xpi_ray.config import Frozen
 from xpi_ray.errors import DataError
 from xpi_ray.networks.progressive import ProgressiveNetwork
-from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.networks.stack import StackNetwork
 from xpi_ray.training.data import Split, Track, batches, silent
 from xpi_ray.training.objectives import Objective
 
@@ -185,7 +185,7 @@ class Trainer:
     def _parameter_groups(self) -> list[dict[str, object]]:
         """What is trained of the network and of the objective, with and without weight decay."""
         groups: list[dict[str, object]] = []
-        pretrained = self.network.pretrained() if isinstance(self.network, XpiNetwork) else []
+        pretrained = self.network.pretrained() if isinstance(self.network, StackNetwork) else []
         slow = {parameter for module in pretrained for parameter in module.parameters()}
         parts: list[tuple[Iterable[nn.Parameter], float]] = [
             ((p for p in self.network.parameters() if p not in slow), 1.0),
@@ -203,7 +203,7 @@ class Trainer:
 
     def _blocks(self) -> Sequence[nn.Module]:
         """The blocks that can take turns."""
-        return list(self.network.blocks) if isinstance(self.network, XpiNetwork) else []
+        return list(self.network.blocks) if isinstance(self.network, StackNetwork) else []
 
     def _train_epoch(self, train: Split) -> float:
         seed = self.config.seed * 1_000_003 + self.epoch
@@ -246,7 +246,7 @@ class Trainer:
 
     def _log(self, loss: float, accuracies: list[float], seconds: float) -> None:
         path = self.folder / LOG
-        exits = [f"exit_{i}_accuracy" for i in range(1, len(accuracies) + 1)]
+        exits = [f"exit_{i}_accuracy" for i in self.network.exits]
         fresh = not path.is_file()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
