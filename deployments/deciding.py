@@ -1,4 +1,4 @@
-"""Who decides: the learned policy where there is a usable one, and a rule wherever it fails.
+"""Who decides: the learned policy or a peer's where it can, and a rule wherever it fails.
 
     SchedulerArgs, Bundle ─► Decider ─► decide(observation, class) ─► Choice, a plan that fits
 
@@ -7,7 +7,7 @@ The same for the scheduler, for what `xpi serve` says of it, and for `xpi replay
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +16,20 @@ import numpy as np
 from deployments.args import SchedulerArgs
 from xpi_ray.bundle import Bundle
 from xpi_ray.errors import PlanError
-from xpi_ray.policies import learned
+from xpi_ray.policies import edgeml, learned
 from xpi_ray.policies.base import Decision, Policy
+from xpi_ray.policies.edgent import Edgent, EdgentDynamic
 from xpi_ray.policies.experience import Pick, pick
 from xpi_ray.policies.greedy import LeastLatency
 from xpi_ray.policies.learned import Learned
+from xpi_ray.policies.neurosurgeon import Neurosurgeon
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import Plan, SloClass
+from xpi_ray.policies.spinn import Spinn
 from xpi_ray.policies.static import Static
+from xpi_ray.policies.timetable import Timetable
+from xpi_ray.profiles.layers import NAME as LAYERS
+from xpi_ray.profiles.table import Profile
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,6 +54,9 @@ def name_of(data: bytes) -> str:
 class Decider:
     """Decides for every class; what it says fits the network.
 
+    Peers' policies are rules too. Some remember what they saw, so each site has one of its own;
+    where one cannot be made or fails, least latency decides.
+
     Args:
         args: The scheduler's.
         bundle: What is served.
@@ -57,11 +66,16 @@ class Decider:
     """
 
     def __init__(self, args: SchedulerArgs, bundle: Bundle) -> None:
-        self._bundle = bundle
+        self._args, self._bundle = args, bundle
         self._least_partition = args.least_partition
-        self.rule = "static" if args.policy == "static" else "least_latency"
+        self.rule = "least_latency" if args.policy == "learned" else args.policy
         """Name of the rule that decides where no learned policy does."""
-        self._rule = _rule(args, bundle)
+        self._stand_in = (
+            _static(bundle) if args.policy == "static" else _least_latency(args, bundle)
+        )
+        self._peers: dict[str, Policy] = {}
+        if self.rule in PEERS:
+            self._begin_as_peer()
         self.file = b""
         """Of the learned policy in force; empty if there is none."""
         self.learned: Learned | None = None
@@ -91,7 +105,11 @@ class Decider:
         self.learned, self.file = policy, file
 
     def decide(
-        self, observation: Observation, slo: SloClass, seed: Sequence[int] | None = None
+        self,
+        observation: Observation,
+        slo: SloClass,
+        seed: Sequence[int] | None = None,
+        site: str = "",
     ) -> Choice:
         """Decide for a class; where the learned policy fails, the rule does.
 
@@ -99,6 +117,7 @@ class Decider:
             observation: What is seen.
             slo: The class.
             seed: Tries other plans too, and of equal chances this decides; None takes the best.
+            site: Where; peers' policies remember each site's past by itself.
 
         Raises:
             PlanError: The rule's plan does not fit either.
@@ -108,11 +127,18 @@ class Decider:
                 return self._by_policy(self.learned, observation, slo, seed)
             except Exception:  # whatever it is, a rule can do without
                 logger.exception("the policy %s cannot decide; %s does", self.name, self.rule)
-        return self.by_rule(observation, slo)
+        return self.by_rule(observation, slo, site)
 
-    def by_rule(self, observation: Observation, slo: SloClass) -> Choice:
+    def by_rule(self, observation: Observation, slo: SloClass, site: str = "") -> Choice:
         """Decide without the learned policy."""
-        return Choice(self._fitting(self._rule.decide(observation, slo)), self.rule, None)
+        if self.rule not in PEERS:
+            return Choice(self._fitting(self._stand_in.decide(observation, slo)), self.rule, None)
+        try:
+            return Choice(self._fitting(self._peer(site).decide(observation, slo)), self.rule, None)
+        except Exception:
+            logger.exception("the policy %s cannot decide; least_latency does", self.rule)
+            decision = self._stand_in.decide(observation, slo)
+            return Choice(self._fitting(decision), "least_latency", None)
 
     def _by_policy(
         self,
@@ -133,6 +159,19 @@ class Decider:
         Plan(version=0, **decision._asdict()).check(num_blocks, levels)
         return decision
 
+    def _peer(self, site: str) -> Policy:
+        if site not in self._peers:
+            self._peers[site] = PEERS[self.rule](self._args, self._bundle, site)
+        return self._peers[site]
+
+    def _begin_as_peer(self) -> None:
+        """Make sure that the peer's policy can be made."""
+        try:
+            self._peer("")
+        except PlanError as err:
+            logger.error("the policy %s is not used, least_latency decides: %s", self.rule, err)
+            self.rule = "least_latency"
+
     def _begin(self, path: str | None) -> None:
         """Take the first learned policy, if there is one that can be used."""
         try:
@@ -148,11 +187,76 @@ class Decider:
             logger.error("the learned policy is not used, least_latency decides: %s", err)
 
 
-def _rule(args: SchedulerArgs, bundle: Bundle) -> Policy:
-    manifest = bundle.manifest
-    if args.policy == "static":
-        plan = manifest.static_plan
-        return Static(Decision(plan.partition, plan.thresholds, plan.level))
-    thresholds = [calibration.thresholds for calibration in manifest.calibrations]
-    profile = manifest.profiles["default"]
-    return LeastLatency(profile, bundle.outcomes, thresholds, args.least_partition)
+def _static(bundle: Bundle) -> Policy:
+    plan = bundle.manifest.static_plan
+    return Static(Decision(plan.partition, plan.thresholds, plan.level))
+
+
+def _least_latency(args: SchedulerArgs, bundle: Bundle) -> Policy:
+    profile = bundle.manifest.profiles["default"]
+    return LeastLatency(profile, bundle.outcomes, bundle.thresholds(), args.least_partition)
+
+
+def _edgent(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:
+    cloud = bundle.manifest.profile_of("cloud")
+    return Edgent(_offline(args, bundle, site, cloud), bundle.outcomes, args.least_partition)
+
+
+def _edgent_dynamic(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:
+    timetable = _offline(args, bundle, site, bundle.manifest.profile_of("cloud"))
+    return EdgentDynamic(timetable, bundle.outcomes, args.round_trip_ms, args.least_partition)
+
+
+def _neurosurgeon(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:
+    """Neurosurgeon knows the cloud's load, which is observed relative to the default profile."""
+    default = bundle.manifest.profiles["default"]
+    return Neurosurgeon(_offline(args, bundle, site, default), args.least_partition)
+
+
+def _spinn(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:
+    """SPINN corrects by the slow-downs that are observed, which are relative to one profile."""
+    del site
+    profile = bundle.manifest.profiles["default"]
+    timetable = Timetable(profile, profile, bundle.outcomes)
+    num_classes = len(bundle.manifest.labels)
+    return Spinn(timetable, bundle.outcomes, num_classes, args.least_partition)
+
+
+def _edgeml(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:
+    if args.policy_file is None:
+        raise PlanError("edgeml needs a policy_file; make one by `xpi train-edgeml`")
+    data = learned.read(Path(args.policy_file))
+    edge = _edge(args, bundle, site)
+    return edgeml.from_bytes(data, edge, bundle.outcomes, args.least_partition)
+
+
+PEERS: Mapping[str, Callable[[SchedulerArgs, Bundle, str], Policy]] = {
+    "edgent": _edgent,
+    "edgent_dynamic": _edgent_dynamic,
+    "spinn": _spinn,
+    "neurosurgeon": _neurosurgeon,
+    "edgeml": _edgeml,
+}
+"""How each is made for a site, by the name that ``SchedulerArgs`` gives it."""
+
+
+def _edge(args: SchedulerArgs, bundle: Bundle, site: str) -> Profile:
+    """Of a site's edge, as known before anything is served."""
+    default = bundle.manifest.profiles["default"]
+    measured = bundle.manifest.profile_of(f"edge:{site}", "edge")
+    return default.slowed(args.edge_slowdown) if measured is default else measured
+
+
+def _offline(args: SchedulerArgs, bundle: Bundle, site: str, cloud: Profile) -> Timetable:
+    """By what is known before anything is served, from layers if the bundle has such a profile.
+
+    Layers are measured on one machine; a machine's regressions differ from them by how much longer
+    all blocks take there.
+    """
+    default = bundle.manifest.profiles["default"]
+    edge = _edge(args, bundle, site)
+    if LAYERS in bundle.manifest.profiles:
+        layers = bundle.manifest.profiles[LAYERS]
+        total_ms = sum(default.block_ms)
+        edge, cloud = (layers.slowed(sum(each.block_ms) / total_ms) for each in (edge, cloud))
+    return Timetable(edge, cloud, bundle.outcomes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.args import SchedulerArgs
-from deployments.deciding import Choice, Decider, name_of
+from deployments.deciding import PEERS, Choice, Decider, name_of
 from xpi_ray.bundle import Bundle
 from xpi_ray.errors import DataError, PlanError
 from xpi_ray.policies.observation import Observation
@@ -25,6 +25,9 @@ logger = logging.getLogger("ray.serve")
 
 MAX_FILE_BYTES = 32 << 20
 TAIL = 500
+DEPENDED_ON = ("least_partition", "edge_slowdown", "round_trip_ms", "policy_file")
+"""What rules go by of the scheduler's arguments."""
+RULES = {"static", "least_latency", *PEERS}
 Entry = dict[str, Any]
 
 
@@ -102,8 +105,8 @@ def start_of(args: SchedulerArgs, bundle: Bundle) -> Entry:
     return {
         "bundle": args.bundle,
         "digest": bundle.digest.hex(),
-        "rule": "static" if args.policy == "static" else "least_latency",
-        "least_partition": args.least_partition,
+        "rule": "least_latency" if args.policy == "learned" else args.policy,
+        **{name: getattr(args, name) for name in DEPENDED_ON},
     }
 
 
@@ -127,6 +130,9 @@ def seed_of(version: int, slo: SloClass) -> list[int]:
 def replay(path: Path, bundle: str | None = None) -> Iterator[Difference | None]:
     """Make every decision of a journal again; None for each that comes out the same.
 
+    Policies of peers that remember what they saw begin anew with each file, so the first decisions
+    of a file that was begun for its length may differ.
+
     Args:
         path: The journal.
         bundle: Takes the place of the bundle that it names.
@@ -145,17 +151,14 @@ def replay(path: Path, bundle: str | None = None) -> Iterator[Difference | None]
             if decider is None:
                 raise DataError(f"{path} does not begin with an entry 'start'")
             observation = Observation.model_validate(entry["observation"])
+            site = entry["site"]
             for name, recorded in entry["plans"].items():
                 slo = SloClass(name=name, deadline_ms=recorded["deadline_ms"])
                 seed = seed_of(entry["version"], slo) if entry["tries"] else None
-                choice = _again(decider, recorded["policy"], observation, slo, seed, path)
+                choice = _again(decider, recorded["policy"], observation, slo, seed, site, path)
                 now = plan_entry(slo, choice)
                 same = now == recorded
-                yield (
-                    None
-                    if same
-                    else Difference(entry["version"], entry["site"], name, recorded, now)
-                )
+                yield (None if same else Difference(entry["version"], site, name, recorded, now))
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise DataError(f"{path}, line {number}, is no entry of a journal: {err!r}") from err
 
@@ -177,7 +180,7 @@ def _decider(start: Entry, bundle: str | None, path: Path) -> Decider:
     args = SchedulerArgs(
         bundle=bundle or start["bundle"],
         policy=start["rule"],
-        least_partition=start["least_partition"],
+        **{name: start[name] for name in DEPENDED_ON if name in start},
     )
     loaded = Bundle.load(args.bundle)
     if loaded.digest.hex() != start["digest"]:
@@ -194,10 +197,11 @@ def _again(
     observation: Observation,
     slo: SloClass,
     seed: list[int] | None,
+    site: str,
     path: Path,
 ) -> Choice:
-    if policy == decider.rule:
-        return decider.by_rule(observation, slo)
+    if policy in RULES:
+        return decider.by_rule(observation, slo, site)
     if policy != decider.name:
         file = policy_path(path, policy)
         try:
@@ -206,7 +210,7 @@ def _again(
             raise DataError(f"the policy {file} cannot be used: {err}") from err
         if decider.name != policy:
             raise DataError(f"{file} is not the policy {policy} any more")
-    return decider.decide(observation, slo, seed)
+    return decider.decide(observation, slo, seed, site)
 
 
 def _before(path: Path) -> Path:

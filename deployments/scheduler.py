@@ -104,7 +104,9 @@ class Scheduler:
         version = self._version + 1
         tries = self._learning is not None
         choices = {
-            slo: self._decider.decide(observation, slo, seed_of(version, slo) if tries else None)
+            slo: self._decider.decide(
+                observation, slo, seed_of(version, slo) if tries else None, name
+            )
             for slo in self._args.slo_classes
         }
         decisions = {slo.name: choice.decision for slo, choice in choices.items()}

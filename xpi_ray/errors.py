@@ -5,7 +5,7 @@
         NotFoundError            404
         TooLargeError            413
         UnsupportedMediaError    415
-        DeadlineError            504  not even exit 1 could run in the time given
+        DeadlineError            504  no exit that may answer could run in the time given
         OverloadError            429  too many requests wait already
         UnavailableError         503  no edge and no cloud can take the request now
       BundleError                     a bundle is missing, damaged, newer or foreign
@@ -55,7 +55,7 @@ class UnsupportedMediaError(RequestError):
 
 
 class DeadlineError(RequestError):
-    """The deadline passed before exit 1 could run."""
+    """The deadline passed before exit 1 could run, or any that may answer."""
 
     status = 504
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from deployments.args import SchedulerArgs
-from deployments.deciding import Decider, name_of
+from deployments.deciding import PEERS, Decider, _offline, name_of
 from xpi_ray.errors import PlanError
+from xpi_ray.policies import edgeml
+from xpi_ray.policies.edgeml import STATE
 from xpi_ray.policies.greedy import LeastLatency
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import Plan, SloClass
@@ -160,3 +162,87 @@ def test_no_file_leads_to_a_wrong_plan(bundle, policy, data):
         choice = decider.decide(SEEN, SLO)
     levels, num_blocks = bundle.outcomes.frame_bytes.shape
     Plan(version=1, **choice.decision._asdict()).check(num_blocks, levels)
+
+
+@pytest.fixture
+def edgeml_file(bundle, tmp_path):
+    """The file of an EdgeML policy for the small bundle, whose actor says 0.5 to all."""
+    layers = [(np.zeros((4, STATE), "f"), np.zeros(4, "f"))]
+    path = tmp_path / "edgeml.safetensors"
+    path.write_bytes(edgeml.to_bytes(layers, [1, 2, 3, 4], 4))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+def test_a_peer_decides_by_its_name(bundle, edgeml_file, name):
+    """Each peer's policy makes plans that fit, and tells its name; all keep to the least block."""
+    decider = Decider(SchedulerArgs(policy=name, policy_file=edgeml_file), bundle)
+    assert decider.name == name
+    for link_bps in (1e4, 1e7, 1e9):
+        choice = decider.decide(Observation(link_bps=link_bps), SLO, site="site-1")
+        assert (choice.policy, choice.pick) == (name, None)
+        assert choice.decision.partition >= 1
+        assert choice.decision.level == 0
+
+
+@pytest.mark.parametrize("name", ["edgent_dynamic", "spinn", "edgeml"])
+def test_each_site_has_a_past_of_its_own(bundle, edgeml_file, name):
+    """What one site saw does not change what another's policy decides."""
+    args = SchedulerArgs(policy=name, policy_file=edgeml_file, least_partition=0)
+    both, alone = Decider(args, bundle), Decider(args, bundle)
+    for number in range(10):
+        both.decide(Observation(link_bps=1e4), SLO, site="slow")
+        seen = Observation(link_bps=1e9 / (1 + number))
+        quick = both.decide(seen, SLO, site="quick")
+        assert quick == alone.decide(seen, SLO, site="quick")
+
+
+def test_offline_profiles_are_the_machines_own(bundle):
+    """An edge that was measured counts; else the factor that is known; layers make the shares."""
+    manifest = bundle.manifest
+    default = manifest.profiles["default"]
+    layers = default.model_copy(update={"block_ms": (4.0, 3.0, 2.0, 1.0)})
+
+    def times(site="a", slowdown=1.0, **profiles):
+        changed = manifest.model_copy(update={"profiles": {**manifest.profiles, **profiles}})
+        args = SchedulerArgs(policy="edgent", edge_slowdown=slowdown)
+        cloud = changed.profile_of("cloud")
+        table = _offline(args, dataclasses.replace(bundle, manifest=changed), site, cloud)
+        return table.latency_ms(1e30, 0.0)[[4, 0], 3]  # all at the edge, all in the cloud
+
+    whole = sum(default.block_ms)
+    decoding = default.decode_ms
+    assert times() == pytest.approx([whole, whole + decoding])
+    assert times(slowdown=5.0) == pytest.approx([5 * whole, whole + decoding])
+    own = {"edge:a": default.slowed(3), "edge": default.slowed(2), "cloud": default.slowed(7)}
+    assert times(slowdown=5.0, **own) == pytest.approx([3 * whole, 7 * (whole + decoding)])
+    assert times("b", **own)[0] == pytest.approx(2 * whole)
+    found = times(layers=layers, **own)
+    assert found == pytest.approx([3 * 10, 7 * (10 + decoding)])
+
+
+def test_a_peer_that_cannot_be_made_is_named_and_left(bundle, policy, tmp_path, caplog):
+    """EdgeML without a file, or with another policy's: least latency decides."""
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(policy)
+    for file in (None, str(tmp_path / "missing"), str(path)):
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, "ray.serve"):
+            decider = Decider(SchedulerArgs(policy="edgeml", policy_file=file), bundle)
+        assert "edgeml is not used" in caplog.text
+        assert decider.name == "least_latency"
+        assert decider.decide(SEEN, SLO).decision == least_latency(bundle).decide(SEEN, SLO)
+
+
+def test_where_a_peer_fails_least_latency_decides(bundle, tmp_path):
+    """An actor whose sums overflow says no numbers."""
+    huge = np.full((4, STATE), 3e38, "f")
+    apart = np.tile([3e38, -3e38], (4, 2)).astype("f")
+    layers = [(huge, np.zeros(4, "f")), (apart, np.zeros(4, "f"))]
+    path = tmp_path / "edgeml.safetensors"
+    path.write_bytes(edgeml.to_bytes(layers, [1, 2, 3, 4], 4))
+    decider = Decider(SchedulerArgs(policy="edgeml", policy_file=str(path)), bundle)
+    with np.errstate(all="ignore"):
+        choice = decider.decide(SEEN, SLO)
+    assert choice.policy == "least_latency"
+    assert choice.decision == least_latency(bundle).decide(SEEN, SLO)

@@ -214,3 +214,25 @@ def test_without_a_path_there_is_a_tail_alone(tmp_path, monkeypatch):
     journal.write("decision", number=1)
     assert [entry["kind"] for entry in journal.tail] == ["start", "decision"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_peers_decisions_are_made_again(folder, tmp_path):
+    """Of two sites, by a policy that remembers each one's past."""
+    args = SchedulerArgs(bundle=str(folder), policy="edgent_dynamic", edge_slowdown=3)
+    loaded = Bundle.load(folder)
+    decider = Decider(args, loaded)
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, start_of(args, loaded))
+    for version in range(1, 13):
+        site = f"site-{version % 2}"
+        seen = Observation(link_bps=10.0 ** (3 + version / 2))
+        choices = {slo: decider.decide(seen, slo, None, site) for slo in CLASSES}
+        journal.write(
+            "decision",
+            site=site,
+            version=version,
+            tries=False,
+            observation=seen.model_dump(),
+            plans={slo.name: plan_entry(slo, choice) for slo, choice in choices.items()},
+        )
+    assert list(replay(path)) == [None] * 24

@@ -199,3 +199,11 @@ def test_impossible_observations_are_refused(values):
     """No link is infinitely slow and no time is negative."""
     with pytest.raises(ValidationError):
         Observation(**values)
+
+
+def test_latency_is_the_mean_over_all_requests(watch):
+    """Of late and unanswered ones too; it stays, drifting, where there are none."""
+    told = [record(deadline_ms=100, budget_left_ms=left) for left in (80, 20, -30)]
+    assert watch.observe(seen(told), 1.0).latency_ms == pytest.approx((20 + 80 + 130) / 3)
+    after = watch.observe(seen([]), 1.0).latency_ms
+    assert after == pytest.approx(230 / 3 + DRIFT * (PRIOR.latency_ms - 230 / 3))

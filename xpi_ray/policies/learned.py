@@ -10,7 +10,7 @@ The file holds plain tensors and is read without RLlib.
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,18 +135,7 @@ class Learned:
     """
 
     def __init__(self, viewer: Viewer, layers: Sequence[Layer]) -> None:
-        width = FEATURES
-        for number, (weights, biases) in enumerate(layers):
-            if biases.ndim != 1 or weights.shape != (len(biases), width):
-                raise PlanError(
-                    f"layer {number} of the policy has the shapes {weights.shape} and "
-                    f"{biases.shape}, expected {width} inputs; train it anew"
-                )
-            if not (np.isfinite(weights).all() and np.isfinite(biases).all()):
-                raise PlanError(f"layer {number} of the policy holds values that are no numbers")
-            width = len(biases)
-        if not layers or width != SHORTLIST:
-            raise PlanError(f"expected {SHORTLIST} outputs of the policy, got {width}")
+        check_layers(layers, FEATURES, SHORTLIST)
         self.viewer = viewer
         self.layers = tuple(layers)
 
@@ -170,6 +159,48 @@ class Learned:
         return said
 
 
+def check_layers(layers: Sequence[Layer], inputs: int, outputs: int) -> None:
+    """Refuse layers that are no perceptron.
+
+    Raises:
+        PlanError: They do not fit each other, or the numbers of inputs and outputs, or hold values
+            that are no numbers.
+    """
+    width = inputs
+    for number, (weights, biases) in enumerate(layers):
+        if biases.ndim != 1 or weights.shape != (len(biases), width):
+            raise PlanError(
+                f"layer {number} of the policy has the shapes {weights.shape} and {biases.shape}, "
+                f"expected {width} inputs; train it anew"
+            )
+        if not (np.isfinite(weights).all() and np.isfinite(biases).all()):
+            raise PlanError(f"layer {number} of the policy holds values that are no numbers")
+        width = len(biases)
+    if not layers or width != outputs:
+        raise PlanError(f"expected {outputs} outputs of the policy, got {width}")
+
+
+def tensors_of(layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:
+    """Layers as a file names them."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for number, (weights, biases) in enumerate(layers):
+        tensors[f"weights{number}"], tensors[f"biases{number}"] = weights, biases
+    return tensors
+
+
+def layers_in(tensors: Mapping[str, NDArray[Any]]) -> list[Layer]:
+    """The layers that a file holds, ``MAX_LAYERS`` at most.
+
+    Raises:
+        LookupError: One is missing.
+    """
+    count = sum(name.startswith("weights") for name in tensors)
+    return [
+        (tensors[f"weights{number}"], tensors[f"biases{number}"])
+        for number in range(min(count, MAX_LAYERS))
+    ]
+
+
 def to_bytes(layers: Sequence[Layer], kept: Sequence[int], weights: Weights) -> bytes:
     """A policy as a file.
 
@@ -178,9 +209,8 @@ def to_bytes(layers: Sequence[Layer], kept: Sequence[int], weights: Weights) -> 
         kept: Which of all candidates it chooses from.
         weights: What it was trained for.
     """
-    tensors: dict[str, NDArray[Any]] = {"kept": np.array(kept, np.int64)}
-    for number, (matrix, biases) in enumerate(layers):
-        tensors[f"weights{number}"], tensors[f"biases{number}"] = matrix, biases
+    tensors: dict[str, NDArray[Any]] = tensors_of(layers)
+    tensors["kept"] = np.array(kept, np.int64)
     tensors["utility"] = np.array(list(weights.model_dump().values()))
     tensors["version"] = np.array([VERSION])
     return save(tensors)
@@ -203,11 +233,7 @@ def from_bytes(data: bytes, profile: Profile, candidates: Sequence[Candidate]) -
         kept = [operator.index(index) for index in tensors["kept"].tolist()]
         names = list(Weights.model_fields)
         weights = Weights(**dict(zip(names, tensors["utility"].tolist(), strict=True)))
-        count = sum(name.startswith("weights") for name in tensors)
-        layers = [
-            (tensors[f"weights{number}"], tensors[f"biases{number}"])
-            for number in range(min(count, MAX_LAYERS))
-        ]
+        layers = layers_in(tensors)
     except (SafetensorError, LookupError, TypeError, ValueError, OverflowError) as err:
         raise PlanError(f"this is no policy file ({err}); make one by `xpi train-policy`") from err
     if version != VERSION:

@@ -75,6 +75,8 @@ class Observation(Frozen):
     """Geometric mean of the deadlines."""
     missed: float = Field(default=0.0, ge=0, le=1)
     """Share of requests without an answer in time."""
+    latency_ms: float = Field(default=100.0, ge=0, allow_inf_nan=False)
+    """Mean time that requests took, also those that ended without an answer."""
     mean_exit: float = Field(default=0.5, ge=0, le=1)
     """Of those that were answered: mean of their exit, divided by N."""
     surety: float = Field(default=0.8, ge=0, le=1)
@@ -131,6 +133,8 @@ class Watch:
         latest["edge_utilisation"] = (seen["edge_ms"] + seen["encode_ms"]).sum() * per_s
         latest["cloud_utilisation"] = (seen["cloud_ms"] + seen["decode_ms"]).sum() * per_s
         latest["mean_deadline_ms"] = np.exp(np.log(seen["deadline_ms"]).mean())
+        taken_ms = seen["deadline_ms"] - seen["budget_left_ms"]
+        latest["latency_ms"] = max(float(taken_ms.mean()), 0.0)
         in_time = (seen["exit"] > 0) & (seen["budget_left_ms"] >= 0)
         latest["missed"] = 1 - in_time.mean()
         answered = seen[seen["exit"] > 0]
