@@ -5,9 +5,10 @@ One application per site (router and edge executor), one for the cloud, one for 
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from xpi_ray.config import Frozen
+from xpi_ray.inference.answer import Answers
 from xpi_ray.policies.plan import SLO_CLASSES, SloClass
 
 CLOUD_APP = "xpi-cloud"
@@ -47,6 +48,16 @@ class SiteArgs(Frozen):
     """Fixes the static plan's partition; the scheduler must be off, or it decides anew."""
     early_exit: bool = True
     """Off: the static plan's thresholds are 0, and every block runs."""
+    best_effort: bool = True
+    """Off: where no exit is sure and the last one does not run in time, the request gets a 504, or
+    a 503 if the cloud is gone, instead of the best exit in hand."""
+    answers: Answers = "last"
+    """Which exit answers of those that ran: the last one, or the one of least entropy
+    (``surest``)."""
+    goes_on: bool = False
+    """The edge goes on with the blocks behind the partition while a frame is in flight and no other
+    request needs it. What it has then answers when the cloud is late or gone; it stops when the
+    cloud answers. Only where the edge's part runs in the router."""
     max_ongoing_requests: int = Field(default=64, ge=1)
     """Requests that one router works on at a time."""
     max_queued_requests: int = Field(default=64, ge=0)
@@ -60,6 +71,15 @@ class SiteArgs(Frozen):
         if site_app_name(site) in (CLOUD_APP, SCHEDULER_APP):
             raise ValueError(f"a site may not be named {site!r}: its application would not be one")
         return site
+
+    @model_validator(mode="after")
+    def _goes_on_in_the_router(self) -> "SiteArgs":
+        if self.goes_on and self.edge_replicas:
+            raise ValueError(
+                "goes_on needs the edge's part in the router: expected edge_replicas 0, got "
+                f"{self.edge_replicas}; leave one of the two out"
+            )
+        return self
 
 
 class CloudArgs(Frozen):
@@ -79,12 +99,22 @@ class SchedulerArgs(Frozen):
     """The scheduler."""
 
     bundle: str | None = None
-    policy: Literal["learned", "least_latency", "static"] = "learned"
+    policy: Literal[
+        "learned",
+        "least_latency",
+        "static",
+        "edgent",
+        "edgent_dynamic",
+        "spinn",
+        "neurosurgeon",
+        "edgeml",
+    ] = "learned"
     """``learned`` is the bundle's, or ``policy_file``. ``least_latency`` decides from profiles and
     what it sees, also where there is no learned one that can be used. ``static`` pushes the
-    bundle's plan."""
+    bundle's plan. The others are its peers', each for a bundle of its own; ``edgeml`` needs a
+    ``policy_file``. They keep to ``least_partition`` too, which in their papers is 0."""
     policy_file: str | None = None
-    """A learned policy that takes the place of the bundle's."""
+    """A learned policy that takes the place of the bundle's, or EdgeML's."""
     learn: bool = False
     """Try plans that the forecast holds for nearly as good, and let a trainer learn from what comes
     of them; what it learned is promoted when it is better in the simulator."""

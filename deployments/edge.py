@@ -1,13 +1,19 @@
 """The edge executor: runs blocks 1..p on an edge node, as a replica or within the router.
 
     Router ─► EdgeExecutor.run ─► EdgeRun, a block a step ─► EdgeReply
+                                     └─ goes_on: later blocks while nobody else needs the edge
 
-Blocks run on the event loop itself, which gets a turn between them: a thread beside it would cost
-more in hand-overs than a block takes.
+Quick blocks run on the event loop itself, which gets a turn between them: a thread beside it would
+cost more in hand-overs than a block takes. Those of a slow machine run in one, so that requests are
+read, and answers leave, while they do.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +23,7 @@ from deployments.placement import edge_of
 from deployments.profiling import here, profile_names
 from xpi_ray.bundle import Bundle
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.edge import EdgeReply, EdgeSide, Pixels
+from xpi_ray.inference.edge import EdgeReply, EdgeRun, EdgeSide, Pixels, Rest
 from xpi_ray.inference.pace import Pace
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.slowed import SlowedNetwork
@@ -27,6 +33,10 @@ from xpi_ray.telemetry.tracing import SpanKind, Tracing
 WARM_UP_RUNS = 5
 TURN_MS = 2.0  # of blocks, after which the event loop gets its turns
 TURNS = 8  # so many does it take to read a request, or to send an answer
+PAUSE_S = 0.001  # before a block that nobody waits for, so that requests that came are read
+LONG_MS = 4.0  # a block that is expected to take longer runs beside the loop
+
+T = TypeVar("T")
 
 
 class EdgeExecutor:
@@ -43,6 +53,13 @@ class EdgeExecutor:
         profile = here(profile.slowed(args.edge_slowdown / profile.slowdown), total_ms)
         self._side = EdgeSide(network, bundle.ladder, bundle.digest, Pace(profile.block_ms))
         self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "blocks")
+        self._beside: asyncio.Future[Any] | None = None  # what the thread does
+        self._goes_on = args.goes_on
+        self._here = 0  # requests that work or wait
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._spare_turn = asyncio.Lock()
         self._tracing = Tracing("edge")
 
     async def run(
@@ -51,24 +68,90 @@ class EdgeExecutor:
         """Run one request's blocks here; the budget is what the router had left."""
         budget, came_s = Budget(budget_ms), time.perf_counter()
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
-            async with self._turn:  # one at a time: sharing would make all of them late
-                await _give_way()  # to the answer of the one before
-                wait_ms = (time.perf_counter() - came_s) * 1000
-                run = self._side.start(pixels, plan, budget)
-                turn = Budget(TURN_MS)
-                while run.step():
-                    if turn.left_ms < 0 and budget.left_ms > 0:  # else it is over, and answers
-                        await _give_way()
-                        turn = Budget(TURN_MS)
-                reply = run.reply()._replace(wait_ms=wait_ms)
+            self._here += 1
+            self._idle.clear()
+            try:
+                await self._turn.acquire()  # one at a time: sharing would make all of them late
+                try:
+                    await _give_way()  # to the answer of the one before
+                    wait_ms = (time.perf_counter() - came_s) * 1000
+                    run = self._side.start(pixels, plan, budget)
+                    reply = await self._go_through(run, budget)
+                    reply = reply._replace(wait_ms=wait_ms + reply.wait_ms)
+                finally:
+                    self._pass_turn()
+            finally:
+                self._here -= 1
+                if not self._here:
+                    self._idle.set()
             span.set(
-                exit=len(reply.exits),
+                exit=reply.exits[-1].exit if reply.exits else 0,
                 budget_left_ms=budget.left_ms,
                 frame_bytes=len(reply.frame),
                 edge_ms=reply.edge_ms,
                 encode_ms=reply.encode_ms,
             )
+        if self._goes_on and reply.frame:
+            return reply._replace(rest=self._rest(run))
         return reply
+
+    async def _go_through(self, run: EdgeRun, budget: Budget) -> EdgeReply:
+        """Step through a run; what is not done in time is not waited for."""
+        turn, slow = Budget(TURN_MS), False
+        while expected_ms := run.expected_ms:
+            if slow := expected_ms > LONG_MS:
+                held, begun = run.reply(), Budget(0.0)
+                ran = await self._in_time(run.step, budget)
+                if ran is None:
+                    return held._replace(wait_ms=begun.spent_ms, overrun_ms=0.0)
+            else:
+                ran = run.step()
+            if not ran:
+                break
+            if not slow and turn.left_ms < 0 < budget.left_ms:  # without a budget it is over
+                await _give_way()
+                turn = Budget(TURN_MS)
+        if not slow:
+            return run.reply()
+        held = run.reply(sends=False)
+        return await self._in_time(run.reply, budget) or held
+
+    async def _in_time(self, work: Callable[[], T], budget: Budget) -> T | None:
+        """What comes of work beside the loop, or None if the budget ends before it."""
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._beside = doing
+        await asyncio.wait({doing}, timeout=max(budget.left_ms, 0.0) / 1000)
+        return doing.result() if doing.done() else None
+
+    def _pass_turn(self) -> None:
+        """Let the next request begin, once the thread is done with this one."""
+        if self._beside is None or self._beside.done():
+            self._turn.release()
+        else:
+            self._beside.add_done_callback(lambda _: self._turn.release())
+
+    def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
+        """Let a request whose image is in flight run its blocks here, from the first one on."""
+        return self._rest(self._side.start(pixels, plan, Budget(budget_ms)))
+
+    def _rest(self, run: EdgeRun) -> Rest:
+        run.go_on()
+        return Rest(partial(self._run_on, run), run.reply)
+
+    async def _run_on(self, run: EdgeRun) -> None:
+        """Run blocks behind the partition, each while no other request is here; oldest first."""
+        async with self._spare_turn:
+            while True:
+                await asyncio.sleep(PAUSE_S)
+                while self._here:
+                    await self._idle.wait()
+                if run.expected_ms > LONG_MS:
+                    loop = asyncio.get_running_loop()
+                    ran = await loop.run_in_executor(self._thread, run.step)
+                else:
+                    ran = run.step()
+                if not ran:
+                    return
 
 
 async def _give_way() -> None:

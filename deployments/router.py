@@ -25,7 +25,7 @@ from xpi_ray.api.handlers import Handlers, HttpReply
 from xpi_ray.api.problem import problem
 from xpi_ray.api.schema import ModelFacts
 from xpi_ray.bundle import Bundle
-from xpi_ray.errors import DeadlineError, OverloadError, RequestError, TooLargeError
+from xpi_ray.errors import RequestError, TooLargeError
 from xpi_ray.inference.answer import Answer
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import Pixels
@@ -34,7 +34,7 @@ from xpi_ray.inference.shaped import ShapedCloud
 from xpi_ray.link.traces import read
 from xpi_ray.policies.keeper import PlanKeeper
 from xpi_ray.policies.plan import Plan, PlanBook
-from xpi_ray.telemetry.records import RecordBuffer, RequestRecord
+from xpi_ray.telemetry.records import RecordBuffer
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
 logger = logging.getLogger("ray.serve")
@@ -61,11 +61,15 @@ class Router:
         self._model = manifest.name
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
+        local = EdgeExecutor(args, bundle) if edge is None else None
         self._flow = Flow(
-            EdgeExecutor(args, bundle).run if edge is None else EdgeHandle(edge),
+            EdgeHandle(edge) if local is None else local.run,
             _cloud(args),
             bundle.digest,
             self._tracing,
+            args.best_effort,
+            args.answers,
+            local.begin if local is not None and args.goes_on else None,
         )
         self._keeper = PlanKeeper(
             _static_plan(manifest.static_plan, args),
@@ -174,14 +178,12 @@ class Router:
         budget = Budget(deadline_ms, spent_ms=spent_ms)
         slo_class, plan = self._keeper.plan_for(deadline_ms)
         request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
-        try:
-            answer = await self._flow.answer(pixels, plan, budget, span.traceparent, file)
-        except RequestError as err:
-            self._records.add(_failure(err, request_id, self._model, slo_class, plan, budget))
-            raise
+        answer = await self._flow.answer(pixels, plan, budget, span.traceparent, file)
         answer.stages.decode_image_ms = decode_image_ms
         record = answer.record(request_id, self._model, slo_class)
         self._records.add(record)
+        if answer.error is not None:
+            raise answer.error
         span.set(
             exit=record.exit,
             tier=record.tier,
@@ -281,22 +283,3 @@ def _static_plan(plan: Plan, args: SiteArgs) -> Plan:
     if not args.early_exit:
         changes["thresholds"] = (0.0,) * len(plan.thresholds)
     return plan.model_copy(update=changes)
-
-
-def _failure(
-    err: RequestError, request_id: str, model: str, slo_class: str, plan: Plan, budget: Budget
-) -> RequestRecord:
-    """The record of a request that got no exit."""
-    statuses = {DeadlineError: "missed", OverloadError: "overloaded"}
-    return RequestRecord(
-        request_id=request_id,
-        model=model,
-        slo_class=slo_class,
-        deadline_ms=budget.given_ms,
-        status=statuses.get(type(err), "unavailable"),
-        plan_version=plan.version,
-        partition=plan.partition,
-        level=plan.level,
-        total_ms=budget.spent_ms,
-        budget_left_ms=budget.left_ms,
-    )

@@ -11,6 +11,7 @@ from torch import nn
 from xpi_ray.compression.ladder import Ladder
 from xpi_ray.compression.transform import Transform
 from xpi_ray.networks.block import BlockSpec
+from xpi_ray.networks.plain import ExitSpec, PlainBlockSpec, PlainNetwork, PlainSpec
 from xpi_ray.networks.xpi import XpiNetwork, XpiSpec
 from xpi_ray.policies.learned import FEATURES, SHORTLIST, to_bytes
 from xpi_ray.policies.utility import Weights
@@ -39,12 +40,25 @@ def spec():
 
 
 @pytest.fixture(scope="session")
+def plain_spec(spec):
+    """Likewise, of a plain network; blocks 2 and 4 have exits, block 3 is residual."""
+    blocks = (
+        PlainBlockSpec(channels=10, stem_channels=3, stride=2),
+        PlainBlockSpec(channels=8, stride=2, exit=ExitSpec(squeezed=3, widths=(4, 6))),
+        PlainBlockSpec(channels=8),
+        PlainBlockSpec(channels=9, exit=ExitSpec()),
+    )
+    return PlainSpec(**{**dict(spec), "blocks": blocks})
+
+
+@pytest.fixture(scope="session")
 def make_network():
     """Makes a network, in eval mode and not folded, whose every weight and statistic matters."""
 
     def make(spec, seed=0):
         torch.manual_seed(seed)
-        network = XpiNetwork(spec).eval().requires_grad_(False)
+        network = XpiNetwork(spec) if isinstance(spec, XpiSpec) else PlainNetwork(spec)
+        network.eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.2)
@@ -53,8 +67,9 @@ def make_network():
                 module.bias.normal_(0, 0.3)
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, 1.0)
-        for number in range(1, network.num_blocks + 1):
-            network.block(number).fusion_weight.fill_(number - 2.0)
+        if isinstance(spec, XpiSpec):
+            for number in range(1, network.num_blocks + 1):
+                network.block(number).fusion_weight.fill_(number - 2.0)
         return network
 
     return make
@@ -64,6 +79,12 @@ def make_network():
 def network(spec, make_network):
     """A small network, prepared for serving; not to be changed."""
     return make_network(spec).prepare()
+
+
+@pytest.fixture(scope="session")
+def plain_network(plain_spec, make_network):
+    """A small plain network, prepared for serving; not to be changed."""
+    return make_network(plain_spec).prepare()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,18 @@
 """The small network's edge and cloud, and time that passes only when a block runs."""
 
 import asyncio
+import re
 
 import numpy as np
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from xpi_ray.compression.ladder import LEVELS
+from xpi_ray.compression.one_level import FLOAT32, OneLevel
+from xpi_ray.errors import DeadlineError, OverloadError, UnavailableError
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudSide
-from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.edge import EdgeSide, Rest
 from xpi_ray.inference.flow import Flow
 from xpi_ray.inference.pace import Pace
 from xpi_ray.networks.progressive import ProgressiveNetwork
@@ -27,6 +30,7 @@ class Ticking(ProgressiveNetwork):
         super().__init__()
         self.network, self.clock, self.block_ms = network, clock, block_ms
         self.num_classes, self.image_size = network.num_classes, network.image_size
+        self.fuses = network.fuses
         self.ran = []
         """(block, batch size) of each call."""
 
@@ -46,6 +50,13 @@ class Ticking(ProgressiveNetwork):
         return self.network.advance(state, block)
 
 
+@pytest.fixture(scope="session")
+def plain_ladder(plain_network):
+    """Sends the plain network's carries as they are."""
+    shapes = {partition: plain_network.carry_shape(partition) for partition in range(1, 4)}
+    return OneLevel(dict.fromkeys(shapes, FLOAT32), shapes)
+
+
 @pytest.fixture
 def ticking(network, clock):
     """The small network; each block takes 10 ms of the fake clock."""
@@ -56,6 +67,25 @@ def ticking(network, clock):
 def edge(ticking, ladder):
     """An edge that expects a little less than 10 ms of each block."""
     return EdgeSide(ticking, ladder, DIGEST, Pace([9.0] * 4))
+
+
+@pytest.fixture
+def plain_ticking(plain_network, clock):
+    """The plain network likewise."""
+    return Ticking(plain_network, clock, 10.0)
+
+
+@pytest.fixture
+def plain_edge(plain_ticking, plain_ladder):
+    """An edge of the plain network."""
+    return EdgeSide(plain_ticking, plain_ladder, DIGEST, Pace([9.0] * 4))
+
+
+@pytest.fixture
+def plain_cloud(plain_ticking, plain_ladder):
+    """A cloud of the plain network, told to trust a surer edge wherever it knows of one."""
+    trusted = np.ones((1, 4), np.bool_)
+    return CloudSide(plain_ticking, plain_ladder, DIGEST, Pace([9.0] * 4), trusted)
 
 
 @pytest.fixture
@@ -91,6 +121,25 @@ def pixels(images):
     return images[0].numpy()
 
 
+@pytest.fixture(scope="session")
+def check_refusal():
+    """What holds where no exit answers: the error, and what its record tells."""
+    statuses = {
+        DeadlineError: "missed",
+        OverloadError: "overloaded",
+        UnavailableError: "unavailable",
+    }
+
+    def check(answer, error, message):
+        assert type(answer.error) is error
+        assert re.search(message, str(answer.error))
+        record = answer.record("r-1", "toy", "tight")
+        assert (record.status, record.exit, record.tier) == (statuses[error], 0, "")
+        assert record.total_ms + record.budget_left_ms == pytest.approx(record.deadline_ms, abs=1)
+
+    return check
+
+
 class Tiers:
     """A real edge and a real cloud in this process, which can be told to fail or to dawdle."""
 
@@ -107,13 +156,35 @@ class Tiers:
         self.frames = []
         self.given_up = []
         """Tiers whose call was taken back."""
+        self.beyond = None
+        """Blocks that the edge comes to while a frame is in flight, if it goes on then."""
 
     async def edge(self, pixels, plan, budget_ms, traceparent):
         """Run blocks 1..p."""
         self.budgets_ms["edge"].append(budget_ms)
         await self.meet("edge", traceparent)
-        budget = Budget(budget_ms)
-        return self.edge_side.run(pixels, plan, budget)
+        run = self.edge_side.start(pixels, plan, Budget(budget_ms))
+        while run.step():
+            pass
+        reply = run.reply()
+        return reply if self.beyond is None else reply._replace(rest=self.rest(run))
+
+    def begin(self, pixels, plan, budget_ms):
+        """Run blocks from the first one on while the image is in flight."""
+        return self.rest(self.edge_side.start(pixels, plan, Budget(budget_ms)))
+
+    def rest(self, run):
+        """The blocks behind the partition."""
+        run.go_on()
+
+        async def go_on():
+            for _ in range(self.beyond):
+                await asyncio.sleep(0)
+                if not run.step():
+                    return
+            await asyncio.sleep(3_600)
+
+        return Rest(go_on, run.reply)
 
     async def cloud(self, frame, thresholds, budget_ms, traceparent):
         """Run blocks p+1..N."""
@@ -151,6 +222,12 @@ def exporter():
 def tiers(network, ladder):
     """Edge and cloud, both well."""
     return Tiers(network, ladder)
+
+
+@pytest.fixture
+def plain_tiers(plain_network, plain_ladder):
+    """Likewise, of the plain network."""
+    return Tiers(plain_network, plain_ladder)
 
 
 @pytest.fixture

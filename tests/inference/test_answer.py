@@ -1,6 +1,7 @@
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 
 from xpi_ray.inference.answer import Answer, ExitAnswer, Stages, Status, Tier
 
@@ -14,7 +15,8 @@ def make(*tiers, status=Status.COMPLETE):
         for number, tier in enumerate(tiers, start=1)
     ]
     stages = Stages(edge_ms=1.5, link_ms=2.5, total_ms=9.0)
-    return Answer(exits, status, 2, 1, 17, 420, 100.0, 91.0, stages)
+    blocks = tiers.count(Tier.EDGE), tiers.count(Tier.CLOUD)
+    return Answer(exits, status, 2, 1, 17, 420, 100.0, 91.0, stages, *blocks)
 
 
 def test_the_last_exit_answers():
@@ -31,6 +33,29 @@ def test_the_edges_last_exit_answers_where_it_is_surer():
     record = answer.record("r-1", "toy", "tight")
     assert (record.exit, record.tier, record.entropy) == (2, "edge", 0.8)
     assert (record.edge_blocks, record.cloud_blocks) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("entropies", "best"), [((0.5, 0.2, 0.3), 1), ((0.2, 0.5, 0.2), 2), ((0.1, 0.2, 0.3), 0)]
+)
+def test_the_surest_exit_answers_where_that_is_asked_for(entropies, best):
+    """Wherever it ran; of equally sure ones the last."""
+    answer = make(Tier.EDGE, Tier.EDGE, Tier.CLOUD)
+    answer.exits = [
+        exit_._replace(entropy=entropy)
+        for exit_, entropy in zip(answer.exits, entropies, strict=True)
+    ]
+    answer.answers = "surest"
+    assert answer.best is answer.exits[best]
+    assert answer.record("r-1", "toy", "tight").exit == best + 1
+
+
+def test_a_record_counts_blocks_and_not_exits():
+    """Some blocks have none."""
+    answer = make(Tier.EDGE)
+    answer.edge_blocks, answer.cloud_blocks = 5, 2
+    record = answer.record("r-1", "toy", "tight")
+    assert (record.exit, record.edge_blocks, record.cloud_blocks) == (1, 5, 2)
 
 
 def test_a_record_tells_where_the_blocks_ran():

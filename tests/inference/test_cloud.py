@@ -260,3 +260,59 @@ def test_what_is_no_frame_is_refused(cloud, ample, data):
     """Bytes that are no frame raise FrameError."""
     with pytest.raises(FrameError):
         cloud.admit(data, NEVER, ample)
+
+
+@pytest.fixture
+def plain_frame(plain_edge, images, make_plan, clock):
+    """Makes the frame of one of the images by the plain network, split after a block."""
+
+    def make(partition, image=0):
+        pixels = images[image].numpy()
+        return plain_edge.run(pixels, make_plan(partition), Budget(1e9, clock)).frame
+
+    return make
+
+
+@pytest.mark.parametrize("partition", [1, 2, 3])
+def test_a_plain_network_goes_on_without_logits(
+    plain_cloud, plain_network, plain_frame, images, ample, partition
+):
+    """Its later exits are the network's; the edge's is not compared, though it is trusted."""
+    job = plain_cloud.admit(plain_frame(partition), NEVER, ample)
+    assert drive(plain_cloud) == [job]
+    reply = job.reply()
+    assert (reply.blocks, reply.complete, reply.edge_is_surer) == (4 - partition, True, False)
+    assert [answer.exit for answer in reply.exits] == ([2, 4] if partition == 1 else [4])
+    expected = dict(zip((2, 4), plain_network(images[:1]), strict=True))
+    for answer in reply.exits:
+        assert answer.logits == pytest.approx(expected[answer.exit][0].numpy(), abs=1e-5)
+
+
+def test_those_from_the_link_join_those_from_the_block_before(
+    plain_cloud, plain_ticking, plain_network, plain_frame, images, ample
+):
+    """Behind an exit that only one of the two ran here, both are one batch."""
+    jobs = [plain_cloud.admit(plain_frame(1, 0), NEVER, ample)]
+    plain_cloud.advance(jobs)
+    jobs.append(plain_cloud.admit(plain_frame(2, 1), NEVER, ample))
+    plain_ticking.ran.clear()
+    drive(plain_cloud)
+    assert plain_ticking.ran == [(3, 2), (4, 2)]
+    for job, expected in zip(jobs, plain_network(images[:2])[-1], strict=True):
+        assert job.exits[-1].logits == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("budget_ms", "blocks"), [(5, 0), (10, 1), (1e6, 2)])
+def test_blocks_are_told_where_no_exit_ran(plain_cloud, plain_frame, clock, budget_ms, blocks):
+    """Block 3 has none, so only block 4 answers."""
+    job = plain_cloud.admit(plain_frame(2), (1.0,) * 4, Budget(budget_ms, clock))
+    drive(plain_cloud)
+    reply = job.reply()
+    assert (reply.blocks, len(reply.exits), reply.complete) == (blocks, blocks // 2, blocks == 2)
+
+
+def test_logits_that_nothing_reads_are_refused(plain_cloud, plain_frame, ample):
+    """The frame is of a network that fuses exits, or of a faulty edge."""
+    frame = unpack(plain_frame(2))._replace(logits=np.zeros(5, np.float32))
+    with pytest.raises(FrameError, match="after block 2 expected 0 logits, got 5"):
+        plain_cloud.admit(pack(frame), NEVER, ample)

@@ -122,3 +122,59 @@ def test_times_are_told(edge, pixels, make_plan, ample):
     reply = edge.run(pixels, make_plan(2), ample)
     assert reply.edge_ms > 0
     assert reply.encode_ms > 0
+
+
+@PARTITIONS
+def test_a_block_without_an_exit_is_only_run(
+    plain_edge, plain_network, pixels, make_plan, ample, partition
+):
+    """Of a plain network that has exits 2 and 4; a frame holds its features and no logits."""
+    reply = plain_edge.run(pixels, make_plan(partition), ample)
+    assert reply.blocks == partition
+    found = {answer.exit: answer.logits for answer in reply.exits}
+    assert list(found) == [exit_ for exit_ in (2, 4) if exit_ <= partition]
+    expected = dict(zip((2, 4), plain_network(torch.from_numpy(pixels)[None]), strict=True))
+    for exit_, logits in found.items():
+        assert (logits == expected[exit_][0].numpy()).all()
+    assert reply.complete == (partition == 4)
+    if not reply.complete:
+        frame = unpack(reply.frame)
+        assert (frame.partition, frame.logits.size) == (partition, 0)
+
+
+def test_an_exit_that_is_not_there_is_not_sure(plain_edge, pixels, make_plan, ample):
+    """Whatever its threshold: the first one that is there is left at."""
+    plan = make_plan(4).model_copy(update={"thresholds": (1.0,) * 4})
+    reply = plain_edge.run(pixels, plan, ample)
+    assert (reply.blocks, [answer.exit for answer in reply.exits]) == (2, [2])
+    assert reply.complete
+
+
+@pytest.mark.parametrize("partition", [0, 1, 3])
+@pytest.mark.parametrize(("budget_ms", "blocks"), [(1e6, 4), (31, 3)])
+def test_it_can_go_on_behind_the_partition(
+    edge, network, pixels, make_plan, clock, partition, budget_ms, blocks
+):
+    """Block by block as far as the budget allows, on its own carry; nothing more is sent."""
+    run = edge.start(pixels, make_plan(partition), Budget(budget_ms, clock))
+    while run.step():
+        pass
+    if partition:
+        assert run.reply().frame
+    run.go_on()
+    while run.step():
+        pass
+    reply = run.reply()
+    assert (reply.blocks, reply.frame, reply.complete) == (blocks, b"", blocks == 4)
+    exits = network(torch.from_numpy(pixels)[None])[:blocks]
+    for answer, expected in zip(reply.exits, exits, strict=True):
+        assert (answer.logits == expected[0].numpy()).all()
+
+
+def test_going_on_ends_at_a_sure_exit(edge, pixels, make_plan, ample):
+    """As it would have before the partition."""
+    run = edge.start(pixels, make_plan(1, leave_at=3), ample)
+    run.go_on()
+    while run.step():
+        pass
+    assert (run.reply().blocks, run.reply().complete) == (3, True)

@@ -70,6 +70,7 @@ async def test_wherever_it_is_split_every_exit_is_the_networks(
     answer = await flow.answer(pixels, make_plan(partition), budget)
     assert answer.status is Status.COMPLETE
     assert answer.partition == partition
+    assert (answer.edge_blocks, answer.cloud_blocks) == (partition, 4 - partition)
     tiers_of = ["edge"] * partition + ["cloud"] * (4 - partition)
     assert exits_of(answer) == list(zip(range(1, 5), tiers_of, strict=True))
     for exit_, expected in zip(
@@ -165,37 +166,38 @@ async def test_a_dead_edge_leaves_it_to_the_cloud(flow, tiers, pixels, make_plan
     check(answer, budget)
 
 
-async def test_both_dead_is_unavailable(flow, tiers, pixels, make_plan):
+async def test_both_dead_is_unavailable(flow, tiers, pixels, make_plan, check_refusal):
     """With time left and nobody to ask, the client shall come back later."""
     tiers.fault.update(edge=TierLostError("gone"), cloud=TierLostError("gone"))
-    with pytest.raises(UnavailableError, match="neither edge nor cloud"):
-        await flow.answer(pixels, make_plan(2), Budget(10_000))
+    answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    check_refusal(answer, UnavailableError, "neither edge nor cloud")
 
 
-async def test_a_full_edge_is_told_to_the_client(flow, tiers, pixels, make_plan):
+async def test_a_full_edge_is_told_to_the_client(flow, tiers, pixels, make_plan, check_refusal):
     """Too many wait at the edge: the client shall come back later."""
     tiers.fault["edge"] = OverloadError("full")
-    with pytest.raises(OverloadError, match="full"):
-        await flow.answer(pixels, make_plan(2), Budget(10_000))
+    answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    check_refusal(answer, OverloadError, "full")
     assert not tiers.frames
 
 
-async def test_a_slow_edge_misses_the_deadline(flow, tiers, pixels, make_plan):
+async def test_a_slow_edge_misses_the_deadline(flow, tiers, pixels, make_plan, check_refusal):
     """No exit in time is an error that names the deadline, and the call is taken back."""
     tiers.fault["edge"] = HOUR_S
-    with pytest.raises(DeadlineError, match="deadline of 50 ms does not allow"):
-        await flow.answer(pixels, make_plan(2), Budget(50))
+    answer = await flow.answer(pixels, make_plan(2), Budget(50))
+    check_refusal(answer, DeadlineError, "deadline of 50 ms does not allow the first exit")
     assert tiers.given_up == ["edge"]
 
 
 @pytest.mark.parametrize("partition", [0, 2])
 @pytest.mark.parametrize(("given_ms", "spent_ms"), [(0.001, 0.0), (1.0, 0.0), (100.0, 99.0)])
 async def test_too_short_a_deadline_is_said_so(
-    flow, tiers, pixels, make_plan, partition, given_ms, spent_ms
+    flow, tiers, pixels, make_plan, check_refusal, partition, given_ms, spent_ms
 ):
-    """A budget that allows no exit, or was spent before, raises DeadlineError."""
-    with pytest.raises(DeadlineError, match=f"deadline of {given_ms:g} ms"):
-        await flow.answer(pixels, make_plan(partition), Budget(given_ms, spent_ms=spent_ms))
+    """A budget that allows no exit, or was spent before, is a DeadlineError."""
+    budget = Budget(given_ms, spent_ms=spent_ms)
+    answer = await flow.answer(pixels, make_plan(partition), budget)
+    check_refusal(answer, DeadlineError, f"deadline of {given_ms:g} ms")
 
 
 async def test_an_edge_out_of_time_is_the_best_effort(flow, tiers, pixels, make_plan):

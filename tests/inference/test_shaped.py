@@ -8,7 +8,7 @@ from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.shaped import ShapedCloud
 from xpi_ray.link.traces import Trace
 
-REPLY = CloudReply((), False, False, 0.0, 0.0, 0.0)
+REPLY = CloudReply((), 0, False, False, 0.0, 0.0, 0.0)
 
 
 class Cloud:

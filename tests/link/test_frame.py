@@ -32,7 +32,7 @@ def frames(draw):
     """Any frame within the limits, whose logits 16 bits hold."""
     partition = draw(st.integers(0, 65_535))
     elements = st.floats(-LARGEST_LOGIT, LARGEST_LOGIT, width=16)
-    classes = draw(st.integers(1, 50)) if partition else 0
+    classes = draw(st.integers(0, 50)) if partition else 0
     return Frame(
         draw(st.binary(min_size=8, max_size=8)),
         partition,
@@ -168,7 +168,6 @@ NAN, INF = struct.pack(">e", np.nan), struct.pack(">e", np.inf)
         (seal(2, 0, 0, 0, 6, b"", ONE, magic=b"HTTP"), "begin with"),
         (seal(1, 0, 0, 0, 6, b"", ONE), "version 2, got 1"),
         (seal(3, 0, 0, 0, 6, b"", ONE), "version 2, got 3"),
-        (seal(2, 0, 1, 0, 6, b"", ONE), "logits"),
         (seal(2, 0, 0, 1, 6, b"\0\0", ONE), "logits"),
         (seal(2, 0, 1, 9, 6, b"\0\0", ONE), "expected 9 logits"),
         (seal(2, 0, 0, 0, 2**32 - 1, b"", ONE), "at most"),
@@ -220,7 +219,6 @@ def test_too_many_bytes_are_refused():
         {"partition": -1},
         {"partition": 0},
         {"level": 256},
-        {"logits": np.zeros(0, np.float32)},
         {"logits": np.zeros(MAX_CLASSES + 1, np.float32)},
         {"logits": np.array([0, np.nan], np.float32)},
         {"logits": np.array([0, np.inf], np.float32)},

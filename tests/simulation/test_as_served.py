@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from xpi_ray.errors import RequestError
+from xpi_ray.compression.one_level import FLOAT32, OneLevel
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudSide
 from xpi_ray.inference.edge import EdgeSide
@@ -20,7 +20,6 @@ from xpi_ray.profiles.measure import measure_outcomes
 from xpi_ray.profiles.table import Profile
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster, Setting, seen
-from xpi_ray.telemetry.records import RequestRecord
 from xpi_ray.telemetry.tracing import Tracing
 
 DIGEST = b"8 bytes."
@@ -53,6 +52,7 @@ class Timed(ProgressiveNetwork):
         self.factor = self.slowdown = 1.0
         self.start_ms = 0.0
         self.num_classes, self.image_size = network.num_classes, network.image_size
+        self.fuses = network.fuses
         self.levels, self.arrived_level = ladder.levels, ladder.arrived_level
 
     num_blocks = 4
@@ -85,9 +85,9 @@ class Timed(ProgressiveNetwork):
 class Server:
     """The real router, edge and cloud for one request at a time, over an emulated link."""
 
-    def __init__(self, network, ladder, trusted, site, clock):
-        self.edge_machine = Timed(network, ladder, clock)
-        self.cloud_machine = Timed(network, ladder, clock)
+    def __init__(self, system, setting, site, clock):
+        self.edge_machine = Timed(*system, clock)
+        self.cloud_machine = Timed(*system, clock)
         self.edge_machine.slowdown = site.edge_slowdown
         self.cloud_machine.start_ms = PROFILE.decode_ms
         sides = (
@@ -98,9 +98,17 @@ class Server:
             )
         )
         (edge_side, *edge), (cloud_side, *cloud) = sides
+        trusted = setting.outcomes.edge_trusted()
         self.edge_side, self.cloud_side = edge_side(*edge), cloud_side(*cloud, trusted)
         self.site, self.clock, self.link_free_s, self.number = site, clock, 0.0, 0
-        self.flow = Flow(self.edge, self.cloud, DIGEST, Tracing("router"))
+        self.flow = Flow(
+            self.edge,
+            self.cloud,
+            DIGEST,
+            Tracing("router"),
+            best_effort=setting.best_effort,
+            answers=setting.answers,
+        )
 
     async def edge(self, pixels, plan, budget_ms, _):
         """Run blocks 1..p; their time passes on the loop."""
@@ -148,83 +156,117 @@ class Server:
             await asyncio.sleep(arrived_ms / 1000 - self.clock())
             budget = Budget(self.site.deadlines_ms[number], self.clock)
             self.clock.sleep_ms(self.site.work_ms * self.site.edge_factors[number])
-            try:
-                answer = await self.flow.answer(pixels, plan, budget)
-                records.append(answer.record("", "", ""))
-            except RequestError:
-                records.append(
-                    RequestRecord(
-                        request_id="", model="", slo_class="", status="missed", plan_version=1,
-                        deadline_ms=budget.given_ms, partition=plan.partition, level=plan.level,
-                        total_ms=budget.spent_ms, budget_left_ms=budget.left_ms,
-                    )
-                )  # fmt: skip
+            answer = await self.flow.answer(pixels, plan, budget)
+            records.append(answer.record("", "", ""))
         return records
 
 
 @pytest.fixture
-def serve(network, ladder, clock, monkeypatch):
+def serve(clock, monkeypatch):
     """Serves a site's requests in fake time."""
     monkeypatch.setattr(time, "perf_counter", clock)
     clock.now_s = 0.0
 
-    def serve(site, trusted, pixels, decision):
+    def serve(system, setting, site, pixels):
         loop = asyncio.SelectorEventLoop(Jumping(clock))
         monkeypatch.setattr(loop, "time", clock)
-        server = Server(network, ladder, trusted, site, clock)
+        server = Server(system, setting, site, clock)
         try:
-            return loop.run_until_complete(server.serve(pixels, decision))
+            return loop.run_until_complete(server.serve(pixels, setting.static))
         finally:
             loop.close()
 
     return serve
 
 
-@pytest.mark.parametrize("leave_at", [None, 2, 3])
-@pytest.mark.parametrize(("partition", "level"), [(0, 4), (1, 4), (2, 5), (2, 6), (3, 5), (4, 0)])
-def test_a_request_alone_goes_as_it_is_served(
-    network, ladder, images, make_site, serve, partition, level, leave_at
-):
-    """The router's own code says the same of every request as the simulator: all that is seen.
+@pytest.fixture
+def compare(images, make_site, serve):
+    """Serves requests one by one, simulates them too, and compares all that is seen of each.
 
     Deadlines from too short to ample, a link with stalls, frames that are cut or given up.
     """
-    seed = partition + 10 * level + (leave_at or 0)
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(images))
-    image = images[chosen : chosen + 1]
-    outcomes = measure_outcomes(network, ladder, image, image[:, 0, 0, 0].long() % 5, 1)
-    thresholds = tuple(1.0 if exit_ == leave_at else 0.0 for exit_ in range(1, 5))
-    decision = Decision(partition, thresholds, level)
-    site = make_site(
-        100 + APART_MS * np.arange(COUNT),
-        samples=0,
-        deadlines_ms=rng.uniform(3, 200, COUNT),
-        edge_factors=np.exp(rng.normal(0, 0.3, COUNT)),
-        cloud_factors=np.exp(rng.normal(0, 0.3, COUNT)),
-        hops_ms=rng.uniform(0, 4, COUNT),
-        trace=Trace("stalls", 0.5, rng.exponential(1.0, 30) ** 3 * 2e4),
-        round_trip_ms=9.0,
-        edge_slowdown=1.3,
-    )
-    classes = (SloClass(name="all", deadline_ms=100),)
-    cluster = Cluster(Setting(PROFILE, outcomes, classes, decision), [site])
-    cluster.advance(np.inf)
-    rows, records = (
-        cluster.requests,
-        serve(site, outcomes.edge_trusted(), image[0].numpy(), decision),
-    )
-    assert [STATUSES[status] for status in rows[:, at.STATUS]] == [r.status for r in records]
-    assert rows[:, at.TOTAL] == pytest.approx([record.total_ms for record in records], abs=1e-6)
-    told = seen(rows)
-    for name in SEEN.names:
-        served = [float(getattr(record, name)) for record in records]
-        if name == "entropy":  # logits cross the link as half floats, and no answer is unsure
-            served = [r.entropy if r.exit else 0.0 for r in records]
-            assert told[name] == pytest.approx(served, abs=3e-3), name
-        else:
-            assert told[name] == pytest.approx(served, rel=1e-6, abs=1e-6), name
-    crossed = told["link_bps"] > 0
-    sizes = [record.frame_bytes for record in records]
-    assert rows[:, at.BYTES][crossed] == pytest.approx(np.array(sizes)[crossed])
-    assert len(set(rows[:, at.STATUS])) > 1
+
+    def compare(system, partition, level, leave_at, **told):
+        seed = partition + 10 * level + (leave_at or 0)
+        rng = np.random.default_rng(seed)
+        chosen = rng.integers(len(images))
+        image = images[chosen : chosen + 1]
+        outcomes = measure_outcomes(*system, image, image[:, 0, 0, 0].long() % 5, 1)
+        thresholds = tuple(1.0 if exit_ == leave_at else 0.0 for exit_ in range(1, 5))
+        decision = Decision(partition, thresholds, level)
+        site = make_site(
+            100 + APART_MS * np.arange(COUNT),
+            samples=0,
+            deadlines_ms=rng.uniform(3, 200, COUNT),
+            edge_factors=np.exp(rng.normal(0, 0.3, COUNT)),
+            cloud_factors=np.exp(rng.normal(0, 0.3, COUNT)),
+            hops_ms=rng.uniform(0, 4, COUNT),
+            trace=Trace("stalls", 0.5, rng.exponential(1.0, 30) ** 3 * 2e4),
+            round_trip_ms=9.0,
+            edge_slowdown=1.3,
+        )
+        classes = (SloClass(name="all", deadline_ms=100),)
+        fuses = system[0].fuses
+        setting = Setting(PROFILE, outcomes, classes, decision, fuses=fuses, **told)
+        cluster = Cluster(setting, [site])
+        cluster.advance(np.inf)
+        rows, records = cluster.requests, serve(system, setting, site, image[0].numpy())
+        assert [STATUSES[status] for status in rows[:, at.STATUS]] == [r.status for r in records]
+        totals_ms = [record.total_ms for record in records]
+        assert rows[:, at.TOTAL] == pytest.approx(totals_ms, abs=1e-6)
+        seen_too = seen(rows)
+        for name in SEEN.names:
+            served = [float(getattr(record, name)) for record in records]
+            if name == "entropy":  # logits cross the link as half floats, and no answer is unsure
+                served = [r.entropy if r.exit else 0.0 for r in records]
+                assert seen_too[name] == pytest.approx(served, abs=3e-3), name
+            else:
+                assert seen_too[name] == pytest.approx(served, rel=1e-6, abs=1e-6), name
+        crossed = seen_too["link_bps"] > 0
+        sizes = [record.frame_bytes for record in records]
+        assert rows[:, at.BYTES][crossed] == pytest.approx(np.array(sizes)[crossed])
+        assert len(set(rows[:, at.STATUS])) > 1
+        return rows
+
+    return compare
+
+
+LEAVING = pytest.mark.parametrize("leave_at", [None, 2, 3])
+
+
+@LEAVING
+@pytest.mark.parametrize(("partition", "level"), [(0, 4), (1, 4), (2, 5), (2, 6), (3, 5), (4, 0)])
+def test_a_request_alone_goes_as_it_is_served(compare, network, ladder, partition, level, leave_at):
+    """The router's own code says the same of every request as the simulator."""
+    compare((network, ladder), partition, level, leave_at)
+
+
+TOLD = pytest.mark.parametrize("best_effort", [True, False])
+WHICH = pytest.mark.parametrize("answers", ["last", "surest"])
+
+
+@TOLD
+@WHICH
+@pytest.mark.parametrize(("partition", "level"), [(0, 4), (2, 5), (3, 6), (4, 0)])
+def test_so_it_does_where_the_site_is_told_other_things(
+    compare, network, ladder, partition, level, best_effort, answers
+):
+    """No unsure exit may answer, or the surest one does."""
+    told = {"best_effort": best_effort, "answers": answers}
+    rows = compare((network, ladder), partition, level, None, **told)
+    assert best_effort or not (rows[:, at.STATUS] == at.BEST_EFFORT).any()
+
+
+@TOLD
+@WHICH
+@LEAVING
+@pytest.mark.parametrize("partition", range(5))
+def test_so_it_does_with_a_plain_network_of_few_exits(
+    compare, plain_network, partition, leave_at, best_effort, answers
+):
+    """Exits 2 and 4 alone: frames hold no logits, and at a partition there may be none in hand."""
+    shapes = {block: plain_network.carry_shape(block) for block in range(1, 4)}
+    ladder = OneLevel(dict.fromkeys(shapes, FLOAT32), shapes)
+    told = {"best_effort": best_effort, "answers": answers}
+    rows = compare((plain_network, ladder), partition, 0, leave_at, **told)
+    assert set(rows[:, at.EXIT]) <= {0, 2, 4}

@@ -6,14 +6,19 @@ cloud ─► exits i+1.. ┴─► Answer ─► api (JSON, tensors), telemetry 
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xpi_ray.errors import DeadlineError, OverloadError, RequestError
 from xpi_ray.telemetry.records import RequestRecord
 
 Logits = NDArray[np.float32]
+
+Answers = Literal["last", "surest"]
+"""Which exit answers: the last one that ran, or of all that ran the one of least entropy, as in
+SPINN (MobiCom'20), whose fallback is the most confident exit seen."""
 
 
 class Tier(StrEnum):
@@ -73,10 +78,10 @@ STAGES = tuple(stage.name for stage in fields(Stages))
 
 @dataclass(slots=True)
 class Answer:
-    """One image's answer."""
+    """One image's answer, or why there is none."""
 
     exits: list[ExitAnswer]
-    """Every exit that ran, in order. Never empty."""
+    """Every exit that ran, in order. Not empty, unless there is an error."""
     status: Status
     partition: int
     """Where the plan split the network."""
@@ -88,6 +93,10 @@ class Answer:
     """The budget given."""
     budget_left_ms: float = 0.0
     stages: Stages = field(default_factory=Stages)
+    edge_blocks: int = 0
+    """Blocks that ran at the edge, those without an exit too."""
+    cloud_blocks: int = 0
+    """Likewise in the cloud."""
     link_bps: float = 0.0
     """What the link is believed to carry since; 0 when nothing crossed."""
     link_spread: float = 0.0
@@ -96,17 +105,27 @@ class Answer:
     """What a frame without size takes there and back."""
     edge_is_surer: bool = False
     """Whether the edge's last exit answers although the cloud's ran."""
+    answers: Answers = "last"
+    error: RequestError | None = None
+    """Why none of these exits answers."""
 
     @property
     def best(self) -> ExitAnswer:
-        """The exit that answers: the last one, or the edge's last one where that is surer."""
+        """The exit that answers.
+
+        The last one, or the edge's last one where that is surer; or of all the surest, and of
+        equally sure ones the last.
+        """
+        if self.answers == "surest":
+            return min(reversed(self.exits), key=lambda exit_: exit_.entropy)
         if self.edge_is_surer:
             return [exit_ for exit_ in self.exits if exit_.tier is Tier.EDGE][-1]
         return self.exits[-1]
 
     def record(self, request_id: str, model: str, slo_class: str) -> RequestRecord:
         """The facts of this answer that scheduler and benchmarks read."""
-        tiers = [exit_.tier for exit_ in self.exits]
+        if self.error is not None:
+            return self._failure(self.error, request_id, model, slo_class)
         stages = {name: getattr(self.stages, name) for name in STAGES}
         return RequestRecord(
             request_id=request_id,
@@ -124,8 +143,30 @@ class Answer:
             link_bps=self.link_bps,
             link_spread=self.link_spread,
             round_trip_ms=self.round_trip_ms,
-            edge_blocks=tiers.count(Tier.EDGE),
-            cloud_blocks=tiers.count(Tier.CLOUD),
+            edge_blocks=self.edge_blocks,
+            cloud_blocks=self.cloud_blocks,
             budget_left_ms=self.budget_left_ms,
             **stages,
+        )
+
+    def _failure(
+        self, error: RequestError, request_id: str, model: str, slo_class: str
+    ) -> RequestRecord:
+        """Without an answer only time and link are told; a link must be known when it fails."""
+        missed = "missed" if isinstance(error, DeadlineError) else "unavailable"
+        return RequestRecord(
+            request_id=request_id,
+            model=model,
+            slo_class=slo_class,
+            deadline_ms=self.deadline_ms,
+            status="overloaded" if isinstance(error, OverloadError) else missed,
+            plan_version=self.plan_version,
+            partition=self.partition,
+            level=self.level,
+            frame_bytes=self.frame_bytes,
+            link_bps=self.link_bps,
+            link_spread=self.link_spread,
+            round_trip_ms=self.round_trip_ms,
+            total_ms=self.stages.total_ms,
+            budget_left_ms=self.budget_left_ms,
         )

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.image import decode_image
-from xpi_ray.compression.ladder import Ladder
 from xpi_ray.errors import CodecError, FrameError, RequestError
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
@@ -34,6 +34,8 @@ class CloudReply(NamedTuple):
 
     exits: tuple[ExitAnswer, ...]
     """Every exit that ran here, in order; empty when the budget did not allow any."""
+    blocks: int
+    """How many ran here, those without an exit too."""
     complete: bool
     """Whether an exit was sure or the last block ran."""
     edge_is_surer: bool
@@ -57,6 +59,7 @@ class Job:
     edge_entropy: float
     """Of the exit before the link, above 1 where that is not to be compared."""
     exits: list[ExitAnswer] = field(default_factory=list)
+    blocks: int = 0
     complete: bool = False
     done: bool = False
     cloud_ms: float = 0.0
@@ -67,6 +70,7 @@ class Job:
         surer = bool(self.exits) and self.edge_entropy < self.exits[-1].entropy
         return CloudReply(
             tuple(self.exits),
+            self.blocks,
             self.complete,
             surer,
             max(wait_ms, 0.0),
@@ -91,7 +95,7 @@ class CloudSide:
     def __init__(
         self,
         network: ProgressiveNetwork,
-        ladder: Ladder,
+        ladder: CarryCodec,
         digest: bytes,
         pace: Pace,
         edge_trusted: NDArray[np.bool_],
@@ -148,14 +152,17 @@ class CloudSide:
         taken_ms = (time.perf_counter() - started) * 1000
         if len(running) == 1:
             self._pace.observe(block, taken_ms)
+        if not self._network.fuses:  # nor do frames bring any, and all must join in one batch
+            state = state._replace(logits=state.logits[:, :0])
         for row, (job, answer) in enumerate(zip(running, answers, strict=True)):
             job.cloud_ms += taken_ms
-            job.exits.append(answer)
             job.state = State(state.carry[row : row + 1], state.logits[row : row + 1])
             job.block = block + 1
-            job.complete = block == self._network.num_blocks or is_sure(
-                answer.entropy, job.thresholds[block - 1]
-            )
+            job.blocks += 1
+            job.complete = block == self._network.num_blocks
+            if answer is not None:
+                job.exits.append(answer)
+                job.complete |= is_sure(answer.entropy, job.thresholds[block - 1])
             job.done = job.complete
 
     def settle(self, batch: list[Job]) -> list[Job]:
@@ -171,7 +178,7 @@ class CloudSide:
 
     def _edge_entropy(self, frame: Frame) -> float:
         """Of the exit before the link, if it is to be compared with those here; else infinite."""
-        if frame.partition == 0:
+        if frame.partition == 0 or not self._network.fuses:
             return math.inf
         level = self._ladder.arrived_level(frame.segments, frame.partition, frame.level)
         if not self._edge_trusted[level, frame.partition]:
@@ -189,7 +196,7 @@ class CloudSide:
                 f"partition {frame.partition} leaves no block to run; the network has "
                 f"{self._network.num_blocks}"
             )
-        classes = self._network.num_classes if frame.partition else 0
+        classes = self._network.num_classes if frame.partition and self._network.fuses else 0
         if len(frame.logits) != classes:
             raise FrameError(
                 f"after block {frame.partition} expected {classes} logits, got {len(frame.logits)}"

@@ -1,18 +1,22 @@
 """The edge's part of a request: blocks one by one, leaving as soon as an exit is sure.
 
 pixels ─► block 1 ─► exit 1 sure? ─► budget? ─► block 2 ─► … ─► block p ─► frame
-                       └── answer ◄────┘
+                       └── answer ◄────┘                          └─► Rest: block p+1 ─► …
+
+A block without an exit is only run. ``Rest`` is for sites whose edge goes on while the frame is in
+flight.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.image import encode_image
-from xpi_ray.compression.ladder import Ladder
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
@@ -24,13 +28,16 @@ from xpi_ray.policies.plan import Plan
 
 Pixels = NDArray[np.uint8]
 """One image of the network's size, (3, H, W)."""
+NO_LOGITS = np.empty(0, np.float32)
 
 
 class EdgeReply(NamedTuple):
     """What the edge made of a request."""
 
     exits: tuple[ExitAnswer, ...]
-    """Every exit that ran, in order; empty when the budget did not allow even the first."""
+    """Every exit that ran, in order; empty when the budget allowed none, or none is there."""
+    blocks: int
+    """How many ran, 0..N."""
     frame: bytes
     """What the cloud needs to go on; empty when nothing is to be sent."""
     complete: bool
@@ -41,7 +48,18 @@ class EdgeReply(NamedTuple):
     """What came after the last look at the budget and was not expected then: of the last block,
     and to encode the frame."""
     wait_ms: float = 0.0
-    """In the edge's queue."""
+    """In the edge's queue, and for a block that was not done in time."""
+    rest: "Rest | None" = None
+    """Where the edge goes on; known within one process only."""
+
+
+class Rest(NamedTuple):
+    """The blocks behind the partition, which the edge may run while a frame is in flight."""
+
+    go_on: Callable[[], Coroutine[Any, Any, None]]
+    """Runs them as far as confidence and budget say; to be cancelled when they are not needed."""
+    reply: Callable[[], EdgeReply]
+    """All that ran so far, from block 1 on."""
 
 
 class EdgeSide:
@@ -55,7 +73,7 @@ class EdgeSide:
     """
 
     def __init__(
-        self, network: ProgressiveNetwork, ladder: Ladder, digest: bytes, pace: Pace
+        self, network: ProgressiveNetwork, ladder: CarryCodec, digest: bytes, pace: Pace
     ) -> None:
         self._network = network
         self._ladder = ladder
@@ -83,7 +101,7 @@ class EdgeRun:
     def __init__(
         self,
         network: ProgressiveNetwork,
-        ladder: Ladder,
+        ladder: CarryCodec,
         digest: bytes,
         pace: Pace,
         pixels: Pixels,
@@ -97,18 +115,25 @@ class EdgeRun:
         self._plan = plan
         self._budget = budget
         self._state = network.start(torch.from_numpy(pixels).unsqueeze(0))
+        self._last_block = plan.partition
+        self._blocks = 0
         self._exits: list[ExitAnswer] = []
         self._sure = False
         self._edge_ms = 0.0
         self._overrun_ms = 0.0
 
+    @property
+    def expected_ms(self) -> float:
+        """What the next block is expected to take; 0 if there is none to run."""
+        block = self._blocks + 1
+        if self._sure or block > self._last_block:
+            return 0.0
+        return self._pace.expected_ms(block)
+
     def step(self) -> bool:
         """Run the next block if there is one to run; whether it did."""
-        block = len(self._exits) + 1
-        if self._sure or block > self._plan.partition:
-            return False
-        expected_ms = self._pace.expected_ms(block)
-        if not self._budget.allows(expected_ms):
+        block, expected_ms = self._blocks + 1, self.expected_ms
+        if self._sure or block > self._last_block or not self._budget.allows(expected_ms):
             return False
         started = time.perf_counter()
         with torch.inference_mode():
@@ -118,25 +143,32 @@ class EdgeRun:
         self._pace.observe(block, taken_ms)
         self._edge_ms += taken_ms
         self._overrun_ms = taken_ms - expected_ms
-        self._exits.append(answer)
-        self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
+        if answer is not None:
+            self._exits.append(answer)
+            self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
+        self._blocks = block  # last, as another thread may look how far it is
         return True
 
-    def reply(self) -> EdgeReply:
-        """What came of it, with a frame where the cloud is to go on."""
-        complete = self._sure or len(self._exits) == self._network.num_blocks
+    def go_on(self) -> None:
+        """Let further steps run the blocks behind the partition too."""
+        self._last_block = self._network.num_blocks
+
+    def reply(self, sends: bool = True) -> EdgeReply:
+        """What came of it, with a frame where the cloud is to go on and the edge ``sends``."""
+        complete = self._sure or self._blocks == self._network.num_blocks
         started = time.perf_counter()
         frame = b""
-        if not complete and len(self._exits) == self._plan.partition:
+        if sends and not complete and self._blocks == self._last_block:
             frame = self._encode()
         encode_ms = (time.perf_counter() - started) * 1000
         overrun_ms = self._overrun_ms + encode_ms
-        return EdgeReply(tuple(self._exits), frame, complete, self._edge_ms, encode_ms, overrun_ms)
+        exits = tuple(self._exits)
+        return EdgeReply(exits, self._blocks, frame, complete, self._edge_ms, encode_ms, overrun_ms)
 
     def _encode(self) -> bytes:
         plan, carry = self._plan, self._state.carry[0].numpy()
         segments = self._ladder.encode(carry, plan.partition, plan.level)
-        logits = self._state.logits[0].numpy()
+        logits = self._state.logits[0].numpy() if self._network.fuses else NO_LOGITS
         return pack(Frame(self._digest, plan.partition, plan.level, logits, tuple(segments)))
 
 
@@ -150,10 +182,10 @@ def image_frame(pixels: Pixels, digest: bytes, file: bytes = b"") -> bytes:
     """
     own = encode_image(pixels)
     smallest = file if 0 < len(file) < len(own) else own
-    return pack(Frame(digest, 0, 0, np.empty(0, np.float32), (smallest,)))
+    return pack(Frame(digest, 0, 0, NO_LOGITS, (smallest,)))
 
 
-def exit_answer(state: State, block: int, tier: Tier, row: int = 0) -> ExitAnswer:
-    """Read exit ``block`` of sample ``row`` from the state that the block returned."""
+def exit_answer(state: State, block: int, tier: Tier, row: int = 0) -> ExitAnswer | None:
+    """Read exit ``block`` of sample ``row`` from what the block returned; None if it has none."""
     logits = state.logits.numpy()[row]
-    return ExitAnswer(block, tier, logits, exit_entropy(logits))
+    return ExitAnswer(block, tier, logits, exit_entropy(logits)) if len(logits) else None

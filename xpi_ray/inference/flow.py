@@ -2,6 +2,7 @@
 
     pixels, plan, budget ─► edge ─► sure? ─► Answer
                               └─ frame ─► cloud ─► Answer; late, dead or unsure: best exit in hand
+                                   └─ Rest, where the edge goes on meanwhile ──────────┘
 
 The edge and the cloud are given as calls, so that the flow is the same over Ray handles, in one
 process, and in tests.
@@ -12,7 +13,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from statistics import NormalDist
 from typing import Protocol
 
@@ -24,13 +25,14 @@ from xpi_ray.errors import (
     DeadlineError,
     FrameError,
     OverloadError,
+    RequestError,
     TierLostError,
     UnavailableError,
 )
-from xpi_ray.inference.answer import Answer, Stages, Status, Tier
+from xpi_ray.inference.answer import Answer, Answers, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
-from xpi_ray.inference.edge import EdgeReply, Pixels, image_frame
+from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, image_frame
 from xpi_ray.link.estimator import LinkEstimator
 from xpi_ray.link.frame import cut
 from xpi_ray.policies.plan import Plan
@@ -67,6 +69,10 @@ class CloudCall(Protocol):
         ...
 
 
+Begin = Callable[[Pixels, Plan, float], Rest]
+"""Begins a request at the edge while its image is in flight; the last is the budget, in ms."""
+
+
 class Flow:
     """Answers one image at a time; safe to share between concurrent requests of one event loop.
 
@@ -75,13 +81,32 @@ class Flow:
         cloud: Runs the cloud's part.
         digest: The bundle's identity, for the frame that holds the image itself.
         tracing: Where the span of the link goes.
+        best_effort: Whether an exit answers that is neither sure nor the last; else that is an
+            error.
+        answers: Which exit does, of those that ran.
+        begin: Where the edge goes on while a frame is in flight: lets it do so at partition 0
+            too. Behind other partitions it does if its reply says how. What it has then answers
+            if the cloud sends no exit, as SPINN (MobiCom'20) does without a connection; a cloud
+            that answers is believed whatever the edge came to, and the edge stopped.
     """
 
-    def __init__(self, edge: EdgeCall, cloud: CloudCall, digest: bytes, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        edge: EdgeCall,
+        cloud: CloudCall,
+        digest: bytes,
+        tracing: Tracing,
+        best_effort: bool = True,
+        answers: Answers = "last",
+        begin: Begin | None = None,
+    ) -> None:
         self._edge = edge
         self._cloud = cloud
         self._digest = digest
         self._tracing = tracing
+        self._best_effort = best_effort
+        self._answers = answers
+        self._begin = begin
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
         self._link = LinkEstimator()
         self._cloud_ms: deque[float] = deque(maxlen=RECENT_CROSSINGS)
@@ -106,27 +131,39 @@ class Flow:
             traceparent: Of the span that the link's span belongs to.
             file: The client's own file, if there was one; it may cross the link instead of pixels.
 
-        Raises:
-            DeadlineError: The deadline passed before any exit ran.
-            OverloadError: The edge's queue is full.
-            UnavailableError: Neither the edge nor the cloud could run an exit.
+        Returns:
+            The answer, or one whose ``error`` says why there is none: DeadlineError where the
+            deadline passed before any exit ran, or any that may answer; UnavailableError where
+            neither the edge nor the cloud could run one; OverloadError where the edge's queue is
+            full.
         """
         stages = Stages()
         answer = Answer([], Status.BEST_EFFORT, plan.partition, plan.level, plan.version)
         answer.stages, answer.deadline_ms = stages, budget.given_ms
-        frame = await self._run_edge(answer, pixels, plan, budget, traceparent, file)
-        if frame:
-            await self._run_cloud(answer, frame, plan, budget, traceparent)
-        if not answer.exits:
-            if frame and budget.allows(ANSWER_MS):
-                raise UnavailableError("neither edge nor cloud can take requests now; try again")
-            raise DeadlineError(
-                f"the deadline of {budget.given_ms:g} ms does not allow the first exit; "
-                "allow more time"
-            )
+        answer.answers = self._answers
+        refused = False
+        try:
+            frame, rest = await self._run_edge(answer, pixels, plan, budget, traceparent, file)
+            if frame:
+                refused = await self._run_later(answer, frame, rest, plan, budget, traceparent)
+        except OverloadError as err:
+            answer.error = err
+        else:
+            answer.error = self._fault(answer, budget, refused)
         answer.budget_left_ms = budget.left_ms
         stages.total_ms = budget.spent_ms
         return answer
+
+    def _fault(self, answer: Answer, budget: Budget, refused: bool) -> RequestError | None:
+        """Why no exit that ran may answer, if so."""
+        if answer.exits and (self._best_effort or answer.status is Status.COMPLETE):
+            return None
+        if refused and budget.allows(ANSWER_MS):
+            return UnavailableError("neither edge nor cloud can answer now; try again")
+        missed = "a sure exit or the last one" if answer.exits else "the first exit"
+        return DeadlineError(
+            f"the deadline of {budget.given_ms:g} ms does not allow {missed}; allow more time"
+        )
 
     async def _run_edge(
         self,
@@ -136,21 +173,22 @@ class Flow:
         budget: Budget,
         traceparent: str,
         file: bytes,
-    ) -> bytes:
-        """Run the edge's part into ``answer`` and return the frame to send, if any."""
-        if plan.partition == 0 or self._rests(Tier.EDGE):
-            return self._send_whole(answer, pixels, file)
-        started = time.perf_counter()
+    ) -> tuple[bytes, Rest | None]:
+        """Run the edge's part into ``answer``; the frame to send, if any, and how it goes on."""
         left_ms = budget.left_ms - ANSWER_MS
+        if plan.partition == 0 or self._rests(Tier.EDGE):
+            rest = self._begin(pixels, plan, left_ms) if self._begin else None
+            return self._send_whole(answer, pixels, file), rest
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(left_ms / 1000):
                 there_ms = left_ms - self._crossing_ms(Tier.EDGE)
                 reply = await self._edge(pixels, plan, there_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)
-            return self._send_whole(answer, pixels, file)
+            return self._send_whole(answer, pixels, file), None
         except TimeoutError:
-            return b""
+            return b"", None
         stages = answer.stages
         stages.edge_ms, stages.encode_ms = reply.edge_ms, reply.encode_ms
         called_ms = (time.perf_counter() - started) * 1000
@@ -158,19 +196,52 @@ class Flow:
         hop_ms = stages.edge_wait_ms - reply.wait_ms
         self._crossings_ms[Tier.EDGE].append(max(hop_ms + reply.overrun_ms, 0.0))
         answer.exits.extend(reply.exits)
+        answer.edge_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE
-        return reply.frame
+        return reply.frame, reply.rest
+
+    async def _run_later(
+        self,
+        answer: Answer,
+        frame: bytes,
+        rest: Rest | None,
+        plan: Plan,
+        budget: Budget,
+        traceparent: str,
+    ) -> bool:
+        """Run later blocks into ``answer``; whether the cloud refused to.
+
+        They run in the cloud, and where the edge goes on, there too in case the cloud sends none.
+        """
+        if rest is None:
+            return await self._run_cloud(answer, frame, plan, budget, traceparent)
+        going = asyncio.ensure_future(rest.go_on())
+        try:
+            refused = await self._run_cloud(answer, frame, plan, budget, traceparent)
+            if not any(exit_.tier is Tier.CLOUD for exit_ in answer.exits):
+                left_s = (budget.left_ms - ANSWER_MS) / 1000
+                if left_s > 0:
+                    await asyncio.wait({going}, timeout=left_s)
+                _take(answer, rest.reply())
+        finally:
+            going.cancel()
+        return refused
 
     async def _run_cloud(
         self, answer: Answer, frame: bytes, plan: Plan, budget: Budget, traceparent: str
-    ) -> None:
-        """Run the cloud's part into ``answer``; with an exit in hand, its failure is none."""
+    ) -> bool:
+        """Run the cloud's part into ``answer``; whether the cloud refused to.
+
+        With an exit in hand that is no failure. Nor is it a refusal that time is too short.
+        """
         started = time.perf_counter()
         left_ms = budget.left_ms - ANSWER_MS
         there_ms = left_ms - self._crossing_ms(Tier.CLOUD)
-        if there_ms <= 0 or self._rests(Tier.CLOUD):
-            return
+        if there_ms <= 0:
+            return False
+        if self._rests(Tier.CLOUD):
+            return True
         frame = cut(frame, self._most_bytes(started, left_ms))
         answer.frame_bytes = len(frame)
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
@@ -189,7 +260,7 @@ class Flow:
                     self._tell_link(answer)
                 elif isinstance(err, FrameError | CodecError):
                     logger.error("the cloud refused a frame: %s", err)
-                return
+                return not isinstance(err, TimeoutError)
         stages = answer.stages
         stages.cloud_wait_ms, stages.decode_ms = reply.cloud_wait_ms, reply.decode_ms
         stages.cloud_ms = reply.cloud_ms
@@ -201,8 +272,10 @@ class Flow:
         self._tell_link(answer)
         answer.edge_is_surer = reply.edge_is_surer and bool(answer.exits)
         answer.exits.extend(reply.exits)
+        answer.cloud_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE
+        return False
 
     def _tell_link(self, answer: Answer) -> None:
         """Write what is believed of the link into an answer."""
@@ -239,6 +312,16 @@ class Flow:
         """The frame by which the cloud may do it all."""
         answer.partition = 0
         return image_frame(pixels, self._digest, file)
+
+
+def _take(answer: Answer, ran: EdgeReply) -> None:
+    """Let an answer be what the edge has; what passed beside it in the cloud is not told."""
+    answer.exits, answer.edge_blocks, answer.cloud_blocks = list(ran.exits), ran.blocks, 0
+    stages = answer.stages
+    stages.edge_ms = ran.edge_ms
+    stages.link_ms = stages.cloud_wait_ms = stages.decode_ms = stages.cloud_ms = 0.0
+    if ran.complete:
+        answer.status = Status.COMPLETE
 
 
 def kept_back_ms(crossings_ms: Sequence[float] | NDArray[np.float64], prudence: float) -> float:

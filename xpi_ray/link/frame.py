@@ -54,7 +54,8 @@ class Frame(NamedTuple):
     level: int
     """Rung of the ladder that made the segments, 0..255."""
     logits: NDArray[np.float32]
-    """Fused logits of exit ``partition``, (K,); (0,) at partition 0, where none exists."""
+    """Fused logits of exit ``partition``, (K,); (0,) at partition 0, where none exists, and of a
+    network whose later blocks do not read them."""
     segments: tuple[bytes, ...]
     """The carry, or the image at partition 0, encoded; 1..64."""
 
@@ -192,9 +193,9 @@ def _with_checksum(fields: bytes, logits: bytes) -> bytes:
 
 
 def _check_sizes(partition: int, classes: int, body_bytes: int) -> None:
-    if classes > MAX_CLASSES or (classes == 0) != (partition == 0):
+    if classes > MAX_CLASSES or (classes and not partition):
         raise FrameError(
-            f"expected 1..{MAX_CLASSES} logits, or none at partition 0, "
+            f"expected at most {MAX_CLASSES} logits, and none at partition 0, "
             f"got {classes} at partition {partition}"
         )
     frame_bytes = HEADER_BYTES + 2 * classes + body_bytes

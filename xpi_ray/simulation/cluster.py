@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xpi_ray.compression.ladder import LAYERS
 from xpi_ray.errors import DataError
+from xpi_ray.inference.answer import Answers
 from xpi_ray.link import estimator
 from xpi_ray.link.traces import Trace
 from xpi_ray.policies.base import Decision
@@ -68,7 +69,11 @@ class Machines:
 
 @dataclass(frozen=True)
 class Setting:
-    """The bundle's facts that a simulation goes by."""
+    """The bundle's facts that a simulation goes by, and what its sites are told.
+
+    Blocks without an exit are known from the outcomes. An edge that goes on while a frame is in
+    flight (``SiteArgs.goes_on``) is not modelled: here it stops at the partition.
+    """
 
     profile: Profile
     outcomes: Outcomes
@@ -77,6 +82,17 @@ class Setting:
     machines: Machines = field(default_factory=Machines)
     trusted: Flags | None = None
     """Where the cloud lets a surer edge answer, (L, N), if not by these ``outcomes``."""
+    fuses: bool = True
+    """Whether the network's blocks read earlier logits; else the cloud sees no exit of the edge."""
+    best_effort: bool = True
+    """As ``SiteArgs`` has it, and ``answers`` too."""
+    answers: Answers = "last"
+
+    @property
+    def edge_trusted(self) -> Flags:
+        """Where the cloud lets a surer edge answer, (L, N)."""
+        trusted = self.outcomes.edge_trusted() if self.trusted is None else self.trusted
+        return trusted & self.fuses
 
     @property
     def num_samples(self) -> int:
@@ -171,7 +187,10 @@ def seen(rows: Floats) -> Seen:
     told = np.zeros(len(rows), SEEN)
     told["deadline_ms"] = rows[:, at.DEADLINE]
     told["budget_left_ms"] = rows[:, at.DEADLINE] - rows[:, at.TOTAL]
-    answered = rows[:, at.STATUS] <= at.BEST_EFFORT  # of the others no more is known
+    told["link_bps"] = rows[:, at.LINK_BPS]
+    told["link_spread"] = rows[:, at.SPREAD]
+    told["round_trip_ms"] = rows[:, at.ROUND_TRIP]
+    answered = rows[:, at.STATUS] <= at.BEST_EFFORT  # of the others no more is told
     crossed = answered & (rows[:, at.LINK_MS] > 0)
     for name, column in (
         ("exit", at.EXIT),
@@ -180,9 +199,6 @@ def seen(rows: Floats) -> Seen:
         ("edge_wait_ms", at.EDGE_WAIT),
         ("edge_ms", at.EDGE_MS),
         ("encode_ms", at.ENCODE_MS),
-        ("link_bps", at.LINK_BPS),
-        ("link_spread", at.SPREAD),
-        ("round_trip_ms", at.ROUND_TRIP),
     ):
         told[name] = np.where(answered, rows[:, column], 0.0)
     told["cloud_blocks"] = np.where(crossed, rows[:, at.BLOCK] - rows[:, at.PARTITION], 0.0)
@@ -234,13 +250,16 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         trace_shift_s=np.array([site.trace_shift_s for site in sites]),
         trace_scale=np.array([site.trace_scale for site in sites]),
         most_open=machines.most_open,
+        best_effort=setting.best_effort,
+        surest=setting.answers == "surest",
+        exits=outcomes.exits,
         least_levels=_least_levels(len(outcomes.frame_bytes)),
         entropy=outcomes.entropy,
         correct=outcomes.correct.astype(np.float32),
         resumed_entropy=np.ascontiguousarray(outcomes.resumed_entropy),
         resumed_correct=np.ascontiguousarray(outcomes.resumed_correct, np.float32),
         frame_bytes=outcomes.frame_bytes.astype(np.float64),
-        edge_trusted=outcomes.edge_trusted() if setting.trusted is None else setting.trusted,
+        edge_trusted=setting.edge_trusted,
     )
 
 

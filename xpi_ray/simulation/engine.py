@@ -76,16 +76,35 @@ def _end(state: State, now: float, i: int, status: int) -> None:
 
 
 @njit(cache=True)
+def _status(row: np.ndarray, best_effort: bool) -> int:
+    """How a request ends that has an exit in hand, whose entropy and correctness are in its row."""
+    if row[at.COMPLETE]:
+        return at.ANSWERED
+    if best_effort:
+        return at.BEST_EFFORT
+    row[at.EXIT], row[at.CORRECT] = 0, 0
+    return at.MISSED
+
+
+@njit(cache=True)
 def _end_at_edge(state: State, costs: Costs, now: float, i: int) -> None:
-    """The best exit in hand is the edge's last one, if there is one."""
+    """The best exit in hand is one of the edge's, if there is one."""
     row = state.requests[i]
-    blocks = int(row[at.EDGE_BLOCKS])
-    row[at.EXIT], row[at.ENTROPY] = blocks, row[at.EDGE_ENTROPY]
-    if blocks == 0:
+    exit_ = int(row[at.EDGE_EXIT])
+    row[at.EXIT], row[at.ENTROPY] = exit_, row[at.EDGE_ENTROPY]
+    if exit_ == 0:
         _end(state, now, i, at.MISSED)
         return
-    row[at.CORRECT] = costs.correct[int(row[at.SAMPLE]), blocks - 1]
-    _end(state, now, i, at.ANSWERED if row[at.COMPLETE] else at.BEST_EFFORT)
+    row[at.CORRECT] = costs.correct[int(row[at.SAMPLE]), exit_ - 1]
+    _end(state, now, i, _status(row, costs.best_effort))
+
+
+@njit(cache=True)
+def _keep(row: np.ndarray, tier: int, exit_: int, entropy: float, surest: bool) -> None:
+    """Of a tier's exits the last one counts, or the surest, and of equally sure ones the last."""
+    if surest and row[tier] > 0 and row[tier + 1] < entropy:
+        return
+    row[tier], row[tier + 1] = exit_, entropy
 
 
 @njit(cache=True)
@@ -148,8 +167,9 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         now += taken
         entropy = costs.entropy[int(row[at.SAMPLE]), block]
         sure = is_sure(entropy, thresholds[block])
-        row[at.EDGE_ENTROPY] = entropy
         block += 1
+        if costs.exits[block - 1]:
+            _keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
     sends = block == partition and not sure and block < num_blocks
     if sends:
@@ -287,7 +307,8 @@ def _batch_ended(state: State, costs: Costs, now: float, replica: int) -> None:
         row[at.BLOCK] = block
         sample, partition = int(row[at.SAMPLE]), int(row[at.PARTITION])
         entropy = costs.resumed_entropy[int(row[at.LEVEL]), partition, sample, block - 1]
-        row[at.CLOUD_ENTROPY] = entropy
+        if costs.exits[block - 1]:
+            _keep(row, at.CLOUD_EXIT, block, entropy, costs.surest)
         row[at.COMPLETE] = block == len(costs.cloud_ms) or is_sure(
             entropy, costs.thresholds[int(row[at.THRESHOLDS]), block - 1]
         )
@@ -339,19 +360,18 @@ def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     _remember(state, site, CLOUD, in_cloud)
     learn(state.link[site], row[at.SENT] / 1000, row[at.BYTES], row[at.LINK_MS] / 1000, 1.0)
     _tell_link(state, now, i)
-    block = int(row[at.BLOCK])
-    if block == partition:  # the cloud had no time for any
+    exit_ = int(row[at.CLOUD_EXIT])
+    if exit_ == 0:  # the cloud had no time for any
         _end_at_edge(state, costs, now, i)
         return
-    surer = costs.edge_trusted[level, partition] and row[at.EDGE_ENTROPY] < row[at.CLOUD_ENTROPY]
-    if partition and surer:
-        row[at.EXIT], row[at.ENTROPY] = partition, row[at.EDGE_ENTROPY]
-        row[at.CORRECT] = costs.correct[int(row[at.SAMPLE]), partition - 1]
-    else:
-        row[at.EXIT], row[at.ENTROPY] = block, row[at.CLOUD_ENTROPY]
-        sample = int(row[at.SAMPLE])
-        row[at.CORRECT] = costs.resumed_correct[level, partition, sample, block - 1]
-    _end(state, now, i, at.ANSWERED if row[at.COMPLETE] else at.BEST_EFFORT)
+    compared = costs.surest or costs.edge_trusted[level, partition]
+    if compared and row[at.EDGE_EXIT] > 0 and row[at.EDGE_ENTROPY] < row[at.CLOUD_ENTROPY]:
+        _end_at_edge(state, costs, now, i)
+        return
+    sample = int(row[at.SAMPLE])
+    row[at.EXIT], row[at.ENTROPY] = exit_, row[at.CLOUD_ENTROPY]
+    row[at.CORRECT] = costs.resumed_correct[level, partition, sample, exit_ - 1]
+    _end(state, now, i, _status(row, costs.best_effort))
 
 
 @njit(cache=True)

@@ -87,6 +87,12 @@ class Costs(NamedTuple):
     """(S,)"""
     most_open: int
     """Requests that a router takes at a time."""
+    best_effort: bool
+    """Whether an exit answers that is neither sure nor the last."""
+    surest: bool
+    """Whether the surest exit answers, instead of the last one."""
+    exits: NDArray[np.bool_]
+    """Which blocks have one, (N,)."""
     least_levels: Ints
     """(L,): the coarsest level that a frame of each level can be cut to."""
     entropy: NDArray[np.float32]

@@ -9,7 +9,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """The facts of one request, as plain data. Stages that did not run took 0 ms."""
+    """The facts of one request, as plain data. Stages that did not run took 0 ms.
+
+    Of a request that no exit answered only time, plan and link are told. Where the edge goes on
+    while a frame is in flight, its blocks behind the partition are told if they answered.
+    """
 
     request_id: str
     model: str
@@ -17,8 +21,8 @@ class RequestRecord:
     deadline_ms: float
     """The budget given."""
     status: str
-    """``complete``, ``best_effort``, ``missed`` (no exit in time), ``overloaded``
-    or ``unavailable``."""
+    """``complete``, ``best_effort``, ``missed`` (no exit in time, or none that may answer),
+    ``overloaded`` or ``unavailable``."""
     exit: int = 0
     """The exit that answered, 1..N; 0 when none did."""
     tier: str = ""
@@ -33,9 +37,9 @@ class RequestRecord:
     frame_bytes: int = 0
     """Size of what crossed the link; 0 when nothing did."""
     edge_blocks: int = 0
-    """Number of blocks that ran at the edge."""
+    """Number of blocks that ran at the edge, those without an exit too."""
     cloud_blocks: int = 0
-    """Number of blocks that ran in the cloud."""
+    """Likewise in the cloud."""
     decode_image_ms: float = 0.0
     edge_wait_ms: float = 0.0
     """Hop and queue before the edge began."""
