@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from benchmarks import comparison_plots
 from benchmarks.palette import COLOURS, MARKERS, Style
 from benchmarks.policy_plots import (
     drift,
@@ -258,6 +259,7 @@ PLOTS: dict[str, Callable[[Rows], Iterator[tuple[str, Figure]]]] = {
     "drift": drift,
     "drift_seconds": drift_seconds,
     "simulator_fidelity": simulator_fidelity,
+    **comparison_plots.COMPARISON,
 }
 
 
@@ -265,7 +267,7 @@ def main() -> None:
     """Draw all results that there are."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name, draw in PLOTS.items():
-        path = FOLDER / f"{name}.json"
+        path = FOLDER / f"{comparison_plots.SOURCES.get(name, name)}.json"
         if path.is_file():
             for title, figure in draw(json.loads(path.read_text())["rows"]):
                 figure.savefig(PICTURES / f"{title}.png", dpi=DPI)

@@ -1,6 +1,7 @@
 """A part of the machine's processors for some processes, so that a host is as weak as an edge.
 
     Share(cores) ─► cgroup with a quota ─► add(pid): it, and all that it starts from then on
+                └► used_ms: processor time that they had
 
 Within each period the processes may run for ``cores`` times as long; then they wait for the next
 one. The kernel's default of 100 ms would stop a request for up to 100 ms at a time.
@@ -31,22 +32,21 @@ class Share:
     """
 
     def __init__(self, name: str, cores: float, root: Path = CGROUPS) -> None:
-        if not cores > 0:
-            raise TestbedError(f"a share must be above 0 cores, not {cores}")
         controller = cpu_controller(root)
         if controller is None:
             raise TestbedError(f"there is no cgroup controller for the processor in {root}")
         self.cores = cores
         self.path = controller / f"{PREFIX}{name}"
         self._files = quota(cores, unified=controller == root)
+        self._paths = [folder / self.path.name for folder in _controllers(root)]
 
     def __enter__(self) -> Self:
         try:
             if "cpu.max" in self._files:
                 (self.path.parent / "cgroup.subtree_control").write_text("+cpu")
-            self.path.mkdir(exist_ok=True)
-            for name, value in self._files.items():
-                (self.path / name).write_text(value)
+            for path in self._paths:
+                path.mkdir(exist_ok=True)
+            self._limit()
         except OSError as err:
             raise TestbedError(f"cannot limit processes by {self.path}: {err}") from err
         return self
@@ -57,19 +57,51 @@ class Share:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for pid in pids_in(self.path):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                (self.path.parent / "cgroup.procs").write_text(str(pid))
-        self.path.rmdir()
+        for path in self._paths:
+            for pid in pids_in(path):
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    (path.parent / "cgroup.procs").write_text(str(pid))
+            path.rmdir()
+
+    def resize(self, cores: float) -> None:
+        """Give its processes another part of the processors from now on."""
+        self.cores = cores
+        self._files = quota(cores, unified="cpu.max" in self._files)
+        self._limit()
+
+    def _limit(self) -> None:
+        for name, value in self._files.items():
+            (self.path / name).write_text(value)
 
     def add(self, pid: int) -> None:
         """Limit a process with all its threads; what it started before stays as it was."""
-        (self.path / "cgroup.procs").write_text(str(pid))
+        for path in self._paths:
+            (path / "cgroup.procs").write_text(str(pid))
+
+    def add_thread(self, thread: int) -> None:
+        """Limit a single thread; only version 1 of cgroups lets it leave its process.
+
+        Raises:
+            TestbedError: This machine has version 2.
+        """
+        if "cpu.max" in self._files:
+            raise TestbedError("cgroups of version 2 limit whole processes only")
+        for path in self._paths:
+            (path / "tasks").write_text(str(thread))
 
     @property
     def pids(self) -> list[int]:
         """Every process in it."""
         return pids_in(self.path)
+
+    @property
+    def used_ms(self) -> float:
+        """Processor time that its processes have had in it since it was set up."""
+        path = self._paths[-1]
+        if "cpu.max" in self._files:
+            facts = dict(line.split() for line in (path / "cpu.stat").read_text().splitlines())
+            return int(facts["usage_usec"]) / 1e3
+        return int((path / "cpuacct.usage").read_text()) / 1e6
 
 
 def quota(cores: float, unified: bool) -> dict[str, str]:
@@ -78,7 +110,12 @@ def quota(cores: float, unified: bool) -> dict[str, str]:
     Args:
         cores: Processors' time, above 0.
         unified: Version 2 of cgroups, not 1.
+
+    Raises:
+        TestbedError: ``cores`` is not above 0.
     """
+    if not cores > 0:
+        raise TestbedError(f"a share must be above 0 cores, not {cores}")
     period_us = max(PERIOD_US, round(LEAST_QUOTA_US / cores))
     quota_us = max(LEAST_QUOTA_US, round(cores * period_us))
     if unified:
@@ -97,9 +134,19 @@ def remove_shares(root: Path = CGROUPS) -> list[str]:
     Returns:
         Their names.
     """
+    found = {path.name for folder in _controllers(root) for path in folder.glob(f"{PREFIX}*")}
+    for folder in _controllers(root):
+        for path in folder.glob(f"{PREFIX}*"):
+            end_processes(pids_in(path))
+            path.rmdir()
+    return sorted(found)
+
+
+def _controllers(root: Path) -> list[Path]:
+    """Where cgroups limit the processor, and where they count its time, which may be elsewhere."""
     controller = cpu_controller(root)
-    found = sorted(controller.glob(f"{PREFIX}*")) if controller else []
-    for path in found:
-        end_processes(pids_in(path))
-        path.rmdir()
-    return [path.name for path in found]
+    if controller is None:
+        return []
+    counting = root / "cpuacct"  # of version 1; version 2 has one place for all
+    apart = controller != root and counting.is_dir() and not counting.samefile(controller)
+    return [controller, counting] if apart else [controller]

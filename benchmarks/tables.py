@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean, median
 
+from benchmarks import comparison_tables
 from benchmarks.policy_tables import (
     decision_time,
     drift,
@@ -39,6 +40,7 @@ OTHERS = {  # quantiser and coder, after the systems' papers
 SOURCES = {name: "codecs" for name in ("codecs_coders", "codecs_time")}
 SOURCES["sacd_summary"] = "sacd_sweep"
 SOURCES["policies_by_trace"] = "policies"
+SOURCES |= comparison_tables.SOURCES
 
 
 def exits(rows: Rows) -> list[list[str]]:
@@ -331,6 +333,7 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "simulator_speed": simulator_speed,
     "simulator_fidelity": simulator_fidelity,
     "drift": drift,
+    **comparison_tables.COMPARISON,
 }
 
 

@@ -75,3 +75,37 @@ def test_a_machine_without_cgroups_says_so(tmp_path):
     with pytest.raises(Refused, match="no cgroup controller"):
         Share("edge-1", 0.5, tmp_path)
     assert remove_shares(tmp_path) == []
+
+
+def test_a_share_can_be_changed(version1):
+    """What is in it stays, and goes by another quota."""
+    share = enter(Share("edge-1", 0.5, version1))
+    share.add(4711)
+    share.resize(0.2)
+    assert (share.path / "cpu.cfs_quota_us").read_text() == str(PERIOD_US // 5)
+    assert share.pids == [4711]
+    with pytest.raises(Refused, match="above 0 cores"):
+        share.resize(0.0)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_version_1_counts_time_where_it_may_be_apart(version1, apart):
+    """Processes are added there too, and what a crash left there is removed."""
+    counting = version1 / "cpuacct"
+    if apart:
+        counting.mkdir()
+    else:
+        counting.symlink_to(version1 / "cpu")
+    share = enter(Share("edge-1", 0.5, version1))
+    share.add(4711)
+    own = counting / f"{PREFIX}edge-1"
+    assert (own / "cgroup.procs").read_text() == "4711"
+    (own / "cpuacct.usage").write_text("12500000\n")
+    assert share.used_ms == 12.5
+
+
+def test_version_2_counts_time_beside_the_quota(version2):
+    """In microseconds, among other facts."""
+    share = enter(Share("edge-1", 0.5, version2))
+    (share.path / "cpu.stat").write_text("usage_usec 3500\nuser_usec 1000\n")
+    assert share.used_ms == 3.5

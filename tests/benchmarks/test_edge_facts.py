@@ -1,0 +1,58 @@
+from itertools import count
+
+import pytest
+
+from benchmarks import edge_facts
+from benchmarks.rig import CORES
+
+BLOCKS_MS, OVERHEAD_MS = 100.0, 20.0
+
+
+class Rig:
+    """Stands in for one: an edge that takes 120 ms for a request, one after the other."""
+
+    def __init__(self):
+        self._used_ms = count(0.0, 50.0)
+        self.deployed = []
+
+    @property
+    def used_ms(self):
+        """50 ms more each time."""
+        return next(self._used_ms)
+
+    def deploy(self, system, edge):
+        """Remember it."""
+        self.deployed.append(system.name)
+
+    def ask(self, dataset, times_s):
+        """Records of what was asked; in the cloud a call takes 30 ms."""
+        records, free_s = [], 0.0
+        for due_s in times_s:
+            free_s = max(free_s, due_s) + (BLOCKS_MS + OVERHEAD_MS) / 1000
+            stages = dict.fromkeys(edge_facts.OWN, 0.0)
+            if self.deployed == ["whole_at_edge"]:
+                stages |= {"edge_ms": BLOCKS_MS, "edge_wait_ms": OVERHEAD_MS}
+            else:
+                stages |= {"link_ms": 12.0, "cloud_ms": 18.0}
+            stages["total_ms"] = sum(stages.values()) + 1.0
+            done_s = free_s + 0.003
+            records.append({"due_s": due_s, "done_s": done_s, "answer": {"stages": stages}})
+        return records
+
+
+def test_facts_are_told_apart(monkeypatch):
+    """Blocks, what else keeps the edge busy, router, HTTP, and the way to the cloud."""
+    monkeypatch.setattr(edge_facts.time, "sleep", lambda seconds: None)
+    rig = Rig()
+    found = edge_facts.measure(rig, "cifar10")
+    assert rig.deployed == ["whole_at_edge", "whole_at_cloud"]
+    assert found.cores == CORES["cifar10"]
+    assert found.full_network_ms == BLOCKS_MS
+    assert found.holds_rps == pytest.approx(1000 / (BLOCKS_MS + OVERHEAD_MS), rel=1e-3)
+    assert found.work_ms == pytest.approx(OVERHEAD_MS)
+    assert found.request_cpu_ms == pytest.approx(50 / edge_facts.BURST, rel=1e-3)
+    assert found.router_ms == pytest.approx(1.0)
+    assert found.http_ms == pytest.approx(2.0, abs=0.01)
+    assert found.hop_ms == pytest.approx(2.0)
+    assert found.slowdown / found.cloud_slowdown == pytest.approx(BLOCKS_MS / 18.0, rel=1e-3)
+    assert found.as_told().round_trip_ms == pytest.approx(12.0)
