@@ -39,7 +39,7 @@ DASHBOARD_PORT = 8265
 APPLICATIONS = "/api/serve/applications/"
 REPLICA = "ray::ServeReplica:"  # how the titles of their processes begin
 TOOLS = Path(sys.executable).parent  # `ray` and `serve` of this Python
-READY_S = 120.0  # for all applications to run
+READY_S = 300.0  # for all applications to run
 LOOK_S = 0.5
 HAPROXY = {  # files within the testbed's folder; Ray adds a folder for each node
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",

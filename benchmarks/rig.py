@@ -3,8 +3,9 @@
     Testbed, RemoteCluster ─► Rig ─ deploy(System) ─► run(Workload) ─► records, facts
                                └─ ask: requests that have all the time that they want
 
-One cluster serves all systems in turn. The processes that run blocks share a part of one core, by
-data set, so that the full network takes 100 to 300 ms there; all else is as quick as the machine.
+One cluster serves all systems in turn. The thread that runs the edge's blocks has a part of one
+core, by data set, so that the full network takes 100 to 300 ms there. All else runs on the other
+cores, as quick as they are, and leaves that one's caches alone.
 """
 
 import json
@@ -23,16 +24,17 @@ import numpy as np
 
 from benchmarks.hosts import Host, TestbedError
 from benchmarks.load_generator import Asked
-from benchmarks.remote_cluster import RemoteCluster, executors
+from benchmarks.remote_cluster import RemoteCluster, busiest_thread, executors
+from benchmarks.share import Metronome
 from benchmarks.systems import SITE, Edge, System
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Workload, pool, splits, write_images
 
-CORES = {"cifar10": 0.03, "tiny_imagenet": 0.1}
-"""Of the edge's processor, for what runs blocks."""
+CORES = {"cifar10": 0.05, "tiny_imagenet": 0.1}
+"""Of the edge's processor, for the thread that runs blocks."""
 ONE_WAY_MS = 5.0
 EDGE_REPLICAS = 1  # HTTP and image files are the router's, and must not be as slow as blocks
-CORE = 0  # that the edge's blocks run on
+EDGE_CORE = 0  # that the edge's blocks run on, and nothing else if there is another
 QUICK_BPS = 100e6  # the link's rate while no run is on
 ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "60",  # a slow link is no dead node
@@ -62,6 +64,8 @@ class Rig:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.enter_context(_elsewhere())
+            stack.enter_context(Metronome(EDGE_CORE))
             self._testbed = stack.enter_context(Testbed((SITE,), one_way_ms=ONE_WAY_MS))
             cores = max(CORES.values())
             cluster = RemoteCluster(self._testbed, cores, "thread", ENVIRONMENT)
@@ -96,7 +100,7 @@ class Rig:
         config.write_text(system.config(edge))
         self._cluster.deploy(config)
         for pid in executors(self._edge, SITE):
-            _pin(pid)
+            os.sched_setaffinity(busiest_thread(pid), {EDGE_CORE})
         self._deployed = system
 
     @property
@@ -261,10 +265,12 @@ def _until(time_s: float) -> None:
     time.sleep(max(time_s - time.monotonic(), 0.0))
 
 
-def _pin(pid: int) -> None:
-    """Keep all threads of a process on one core.
-
-    On two, each would hold a part of the share that it does not use, and the other would wait.
-    """
-    for thread in (Path("/proc") / str(pid) / "task").iterdir():
-        os.sched_setaffinity(int(thread.name), {CORE})
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Keep this process, and what it starts meanwhile, off the edge's core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed - {EDGE_CORE} or allowed)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

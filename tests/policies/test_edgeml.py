@@ -101,7 +101,8 @@ def test_actions_make_plans_that_fit(actions, least):
     Plan(version=0, **decision._asdict()).check(BLOCKS, 1)
     assert least <= decision.partition
     assert decision.thresholds[0] == decision.thresholds[3] == 0
-    assert decision.thresholds[1:3] == pytest.approx(actions[:2], abs=0.005 + 1e-6)
+    expected = [action**4 for action in actions[:2]]
+    assert decision.thresholds[1:3] == pytest.approx(expected, abs=6e-5)
 
 
 def test_every_partition_has_its_share_of_an_action():
