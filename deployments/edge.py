@@ -24,7 +24,7 @@ from deployments.profiling import here, profile_names
 from xpi_ray.bundle import Bundle
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import EdgeReply, EdgeRun, EdgeSide, Pixels, Rest
-from xpi_ray.inference.pace import Pace
+from xpi_ray.inference.pace import Pace, is_long
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.slowed import SlowedNetwork
 from xpi_ray.policies.plan import Plan
@@ -34,7 +34,6 @@ WARM_UP_RUNS = 5
 TURN_MS = 2.0  # of blocks, after which the event loop gets its turns
 TURNS = 8  # so many does it take to read a request, or to send an answer
 PAUSE_S = 0.001  # before a block that nobody waits for, so that requests that came are read
-LONG_MS = 4.0  # a block that is expected to take longer runs beside the loop
 
 T = TypeVar("T")
 
@@ -99,11 +98,12 @@ class EdgeExecutor:
         """Step through a run; what is not done in time is not waited for."""
         turn, slow = Budget(TURN_MS), False
         while expected_ms := run.expected_ms:
-            if slow := expected_ms > LONG_MS:
+            if slow := is_long(expected_ms):
                 held, begun = run.reply(), Budget(0.0)
                 ran = await self._in_time(run.step, budget)
                 if ran is None:
-                    return held._replace(wait_ms=begun.spent_ms, overrun_ms=0.0)
+                    late_ms = max(-budget.left_ms, 0.0)
+                    return held._replace(wait_ms=begun.spent_ms, overrun_ms=late_ms)
             else:
                 ran = run.step()
             if not ran:
@@ -145,7 +145,7 @@ class EdgeExecutor:
                 await asyncio.sleep(PAUSE_S)
                 while self._here:
                     await self._idle.wait()
-                if run.expected_ms > LONG_MS:
+                if is_long(run.expected_ms):
                     loop = asyncio.get_running_loop()
                     ran = await loop.run_in_executor(self._thread, run.step)
                 else:

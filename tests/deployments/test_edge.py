@@ -93,7 +93,8 @@ async def test_a_block_that_is_not_done_in_time_is_not_waited_for(slow, images):
     slow.gate.release()
     reply = await slow.executor.run(images[0].numpy(), plan, 300.0, "")
     assert [exit_.exit for exit_ in reply.exits] == slow.ran == [1]
-    assert (reply.blocks, reply.complete, reply.frame, reply.overrun_ms) == (1, False, b"", 0.0)
+    assert (reply.blocks, reply.complete, reply.frame) == (1, False, b"")
+    assert 0 <= reply.overrun_ms < reply.wait_ms
     next_one = asyncio.ensure_future(slow.executor.run(images[0].numpy(), plan, AMPLE_MS, ""))
     await moments(5)
     assert slow.ran == [1]

@@ -20,7 +20,7 @@ from xpi_ray.errors import (
 from xpi_ray.inference import flow as flow_module
 from xpi_ray.inference.answer import Status, Tier
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.flow import Flow
+from xpi_ray.inference.flow import ANSWER_MS, EDGE_LEAST_MS, Flow
 from xpi_ray.link.estimator import LinkEstimate
 from xpi_ray.link.frame import unpack
 from xpi_ray.telemetry.tracing import Tracing
@@ -235,6 +235,12 @@ async def test_a_jittery_edge_is_not_asked_at_the_last_moment(flow, tiers, pixel
         tiers.fault["edge"] = 0.06 if call % 8 == 0 else None
         await flow.answer(pixels, plan, Budget(10_000))
     assert tiers.budgets_ms["edge"][-1] < 10_000 - 60
+
+
+async def test_the_edge_is_done_before_its_reply_would_be_lost(flow, tiers, pixels, make_plan):
+    """The first request already leaves it time to hand over what it has when its budget ends."""
+    await flow.answer(pixels, make_plan(partition=4), Budget(10_000))
+    assert tiers.budgets_ms["edge"][0] <= 10_000 - ANSWER_MS - EDGE_LEAST_MS
 
 
 async def test_a_wait_at_the_edge_is_not_kept_back(tiers, pixels, make_plan):

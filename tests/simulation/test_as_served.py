@@ -10,7 +10,7 @@ from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudSide
 from xpi_ray.inference.edge import EdgeSide
 from xpi_ray.inference.flow import Flow
-from xpi_ray.inference.pace import Pace
+from xpi_ray.inference.pace import Pace, is_long
 from xpi_ray.link.traces import Trace
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.policies.base import Decision
@@ -111,11 +111,19 @@ class Server:
         )
 
     async def edge(self, pixels, plan, budget_ms, _):
-        """Run blocks 1..p; their time passes on the loop."""
-        budget, before_s = Budget(budget_ms, self.clock), self.clock()
-        reply = self.edge_side.run(pixels, plan, budget)
-        await self.pass_(before_s)
-        return reply
+        """Run blocks 1..p; their time passes on the loop, that of long ones beside it."""
+        budget = Budget(budget_ms, self.clock)
+        run, long = self.edge_side.start(pixels, plan, budget), False
+        while expected_ms := run.expected_ms:
+            held, left_ms, before_s = run.reply(), budget.left_ms, self.clock()
+            if not run.step():
+                break
+            long = is_long(expected_ms)
+            if not await self.pass_(before_s, left_ms if long else None):
+                return held._replace(wait_ms=left_ms, overrun_ms=0.0)
+        held, left_ms, before_s = run.reply(sends=False), budget.left_ms, self.clock()
+        reply = run.reply()
+        return reply if await self.pass_(before_s, left_ms if long else None) else held
 
     async def cloud(self, frame, thresholds, budget_ms, _):
         """Cross the link, run blocks p+1..N, and come back."""
@@ -140,11 +148,15 @@ class Server:
             side.drop(job)
         return reply
 
-    async def pass_(self, before_s):
-        """Let what a machine just took pass for all, so that timers ring when they should."""
+    async def pass_(self, before_s, left_ms=None):
+        """Let what a machine just took pass for all, so that timers ring when they should.
+
+        No more than what is left of a budget, where there is one; whether that was enough.
+        """
         taken_s = self.clock() - before_s
         self.clock.now_s = before_s
-        await asyncio.sleep(taken_s)
+        await asyncio.sleep(taken_s if left_ms is None else min(taken_s, left_ms / 1000))
+        return left_ms is None or taken_s <= left_ms / 1000
 
     async def serve(self, pixels, decision):
         """The record of every request of the site."""

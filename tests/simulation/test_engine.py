@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpi_ray.inference.flow import ANSWER_MS
+from xpi_ray.inference.flow import ANSWER_MS, EDGE_LEAST_MS
 from xpi_ray.link.estimator import LinkEstimator
 from xpi_ray.policies.base import Decision
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import Cluster
 
+OVER_MS = ANSWER_MS + EDGE_LEAST_MS  # less than the deadline has the edge
 NEVER, ALWAYS = (0.0,) * 4, (1.0,) * 4
 DECISIONS = st.builds(
     Decision,
@@ -52,7 +53,7 @@ def test_the_edge_is_a_queue_with_one_server(with_machines, make_site):
 
 def test_a_wait_at_the_edge_is_not_kept_back(setting, make_site):
     """After requests that waited for each other, one alone has all its time for its blocks."""
-    site = make_site([0.0] * 20 + [500.0], deadlines_ms=[400.0] * 20 + [10.7 + ANSWER_MS])
+    site = make_site([0.0] * 20 + [500.0], deadlines_ms=[400.0] * 20 + [10.7 + OVER_MS])
     rows, _ = run(setting, [site], Decision(4, NEVER, 0))
     assert rows[-2, at.EDGE_WAIT] > 100
     assert (rows[-1, at.STATUS], rows[-1, at.EXIT]) == (at.ANSWERED, 4)
@@ -60,12 +61,24 @@ def test_a_wait_at_the_edge_is_not_kept_back(setting, make_site):
 
 def test_an_overrun_at_the_edge_is_kept_back(setting, make_site):
     """Where every other request's blocks take half as long again, that is left for the next one."""
-    deadlines_ms = [400.0] * 40 + [10.7 + ANSWER_MS] * 2
+    deadlines_ms = [400.0] * 40 + [10.7 + OVER_MS] * 2
     site = make_site(500.0 * np.arange(42), deadlines_ms=deadlines_ms, edge_factors=[1.0, 1.5] * 21)
     rows, _ = run(setting, [site], Decision(4, NEVER, 0))
     assert (rows[:40, at.EXIT] == 4).all()
     assert list(rows[40:, at.STATUS]) == [at.BEST_EFFORT] * 2
     assert list(rows[40:, at.EXIT]) == [3, 3]
+
+
+def test_a_long_block_that_is_not_done_in_time_is_not_waited_for(setting, make_site):
+    """The exit before it answers when time is up; the next request waits for its end."""
+    arrivals, deadlines_ms = [0.0, 20.0], [28.0 + OVER_MS, 400.0]
+    told = {"edge_slowdown": 2.0, "edge_factors": [1.5, 1.0], "work_ms": 0.0}
+    site = make_site(arrivals, deadlines_ms=deadlines_ms, **told)
+    ((late, after), _) = run(setting, [site], Decision(4, NEVER, 0))
+    assert (late[at.STATUS], late[at.EXIT]) == (at.BEST_EFFORT, 3)
+    assert late[at.TOTAL] == pytest.approx(28.0)
+    assert late[[at.EDGE_MS, at.EDGE_WAIT]] == pytest.approx([18, 10])
+    assert after[at.EDGE_WAIT] == pytest.approx(1.5 * 20 - 20)
 
 
 def check(setting, site, rows, ended):

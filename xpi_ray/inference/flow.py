@@ -46,6 +46,7 @@ OPTIMISM = 0.8  # probability that the link carries less than what a frame is cu
 OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
 RECENT_CROSSINGS = 32  # that tell what a call takes beside its work and its turn
 EDGE_PRUDENCE = 0.9  # share of them that the next is as quick as: an edge that is late loses all
+EDGE_LEAST_MS = 1.0  # kept back for it at least: a reply that comes as time is up is lost too
 CLOUD_PRUDENCE = 0.0  # the quickest counts: a late cloud costs only its own exits
 
 
@@ -182,7 +183,7 @@ class Flow:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(left_ms / 1000):
-                there_ms = left_ms - self._crossing_ms(Tier.EDGE)
+                there_ms = left_ms - max(self._crossing_ms(Tier.EDGE), EDGE_LEAST_MS)
                 reply = await self._edge(pixels, plan, there_ms, traceparent)
         except TierLostError:
             self._rest(Tier.EDGE)

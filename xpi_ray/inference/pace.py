@@ -6,6 +6,7 @@ profile ─► Pace ◄─ time of each block that ran
 from collections.abc import Sequence
 
 MEMORY = 0.1  # weight of the newest time; a tenth forgets a slow spell in some twenty requests
+LONG_MS = 4.0  # a block that is expected to take longer is not waited for beyond its budget
 
 
 class Pace:
@@ -30,3 +31,8 @@ class Pace:
 def renewed(expected_ms: float, taken_ms: float) -> float:
     """What is expected of a block after one more run of it."""
     return expected_ms + MEMORY * (taken_ms - expected_ms)
+
+
+def is_long(expected_ms: float) -> bool:
+    """Whether a block takes so long that the edge runs it beside its event loop."""
+    return expected_ms > LONG_MS

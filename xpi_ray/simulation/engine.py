@@ -18,11 +18,12 @@ from xpi_ray.inference.cloud import pressing
 from xpi_ray.inference.flow import (
     ANSWER_MS,
     CLOUD_PRUDENCE,
+    EDGE_LEAST_MS,
     EDGE_PRUDENCE,
     kept_back_ms,
     sendable_bytes,
 )
-from xpi_ray.inference.pace import renewed
+from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link.estimator import LOG_DELAY, LOG_RATE, learn, learn_late, spread
 from xpi_ray.link.traces import delivered_s
 from xpi_ray.simulation import columns as at
@@ -156,15 +157,22 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, max(called, give_up), LATE, i)
         return
     waited = now - called
-    there_ms = give_up - called - _recent(state, site, EDGE, EDGE_PRUDENCE)
-    block, sure, thresholds = 0, False, costs.thresholds[state.plans[site, slo, 2]]
+    kept_back = max(_recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
+    there_ms = give_up - called - kept_back
+    ends, free = called + there_ms, now  # of its budget; when the next request can begin
+    block, sure, long = 0, False, False
+    thresholds = costs.thresholds[state.plans[site, slo, 2]]
     while block < partition and not sure:
-        if not allows(there_ms - (now - called), state.edge_pace[site, block]):
+        expected = state.edge_pace[site, block]
+        if not allows(there_ms - (now - called), expected):
             break
         taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
-        row[at.EDGE_OVERRUN] = taken - state.edge_pace[site, block]
-        state.edge_pace[site, block] = renewed(state.edge_pace[site, block], taken)
-        now += taken
+        state.edge_pace[site, block] = renewed(expected, taken)
+        free, long = now + taken, is_long(expected)
+        if long and free > ends:  # it is not waited for
+            waited, now, row[at.EDGE_OVERRUN] = waited + ends - now, ends, 0.0
+            break
+        row[at.EDGE_OVERRUN], now = taken - expected, free
         entropy = costs.entropy[int(row[at.SAMPLE]), block]
         sure = is_sure(entropy, thresholds[block])
         block += 1
@@ -173,10 +181,17 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
     sends = block == partition and not sure and block < num_blocks
     if sends:
-        row[at.ENCODE_MS] = costs.encode_ms[site] * row[at.EDGE_FACTOR]
-        now += row[at.ENCODE_MS]
-        row[at.EDGE_OVERRUN] += row[at.ENCODE_MS]
-    state.edge_free[site] = now
+        taken = costs.encode_ms[site] * row[at.EDGE_FACTOR]
+        free = now + taken
+        sends = not (long and free > ends)
+        if sends:
+            row[at.ENCODE_MS] = taken
+        else:
+            taken = ends - now
+            waited += taken
+        row[at.EDGE_OVERRUN] += taken
+        now += taken
+    state.edge_free[site] = free
     row[at.EDGE_WAIT] = waited
     row[at.COMPLETE] = sure or block == num_blocks
     if now > give_up:  # the reply comes too late, and its exits with it

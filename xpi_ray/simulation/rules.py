@@ -18,7 +18,7 @@ from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.cloud import pressing
 from xpi_ray.inference.flow import kept_back_ms, sendable_bytes
-from xpi_ray.inference.pace import renewed
+from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link import estimator, traces
 from xpi_ray.simulation import columns, heap, state
 
@@ -29,6 +29,7 @@ RULES = (
     kept_back_ms,
     sendable_bytes,
     renewed,
+    is_long,
     traces.carried_by,
     traces.delivered_s,
     estimator.begin,
