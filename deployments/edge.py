@@ -10,10 +10,9 @@ read, and answers leave, while they do.
 
 import asyncio
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +33,6 @@ WARM_UP_RUNS = 5
 TURN_MS = 2.0  # of blocks, after which the event loop gets its turns
 TURNS = 8  # so many does it take to read a request, or to send an answer
 PAUSE_S = 0.001  # before a block that nobody waits for, so that requests that came are read
-
-T = TypeVar("T")
 
 
 class EdgeExecutor:
@@ -95,33 +92,27 @@ class EdgeExecutor:
         return reply
 
     async def _go_through(self, run: EdgeRun, budget: Budget) -> EdgeReply:
-        """Step through a run; what is not done in time is not waited for."""
-        turn, slow = Budget(TURN_MS), False
+        """Step through a run; what is left of it when a long block comes runs beside the loop."""
+        begun, turn = Budget(0.0), Budget(TURN_MS)
         while expected_ms := run.expected_ms:
-            if slow := is_long(expected_ms):
-                held, begun = run.reply(), Budget(0.0)
-                ran = await self._in_time(run.step, budget)
-                if ran is None:
-                    late_ms = max(-budget.left_ms, 0.0)
-                    return held._replace(wait_ms=begun.spent_ms, overrun_ms=late_ms)
-            else:
-                ran = run.step()
-            if not ran:
+            if is_long(expected_ms):
+                return await self._finish_beside(run, budget, begun)
+            if not run.step():
                 break
-            if not slow and turn.left_ms < 0 < budget.left_ms:  # without a budget it is over
+            if turn.left_ms < 0 < budget.left_ms:  # without a budget it is over
                 await _give_way()
                 turn = Budget(TURN_MS)
-        if not slow:
-            return run.reply()
-        held = run.reply(sends=False)
-        return await self._in_time(run.reply, budget) or held
+        return run.reply()
 
-    async def _in_time(self, work: Callable[[], T], budget: Budget) -> T | None:
-        """What comes of work beside the loop, or None if the budget ends before it."""
-        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _finish_beside(self, run: EdgeRun, budget: Budget, begun: Budget) -> EdgeReply:
+        """Take a run's last steps in the thread; what is not done in time is not waited for."""
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, run.finish)
         self._beside = doing
         await asyncio.wait({doing}, timeout=max(budget.left_ms, 0.0) / 1000)
-        return doing.result() if doing.done() else None
+        if doing.done():
+            return doing.result()
+        held, late_ms = run.reply(sends=False), max(-budget.left_ms, 0.0)
+        return held._replace(wait_ms=begun.spent_ms - held.edge_ms, overrun_ms=late_ms)
 
     def _pass_turn(self) -> None:
         """Let the next request begin, once the thread is done with this one."""

@@ -113,17 +113,14 @@ class Server:
     async def edge(self, pixels, plan, budget_ms, _):
         """Run blocks 1..p; their time passes on the loop, that of long ones beside it."""
         budget = Budget(budget_ms, self.clock)
-        run, long = self.edge_side.start(pixels, plan, budget), False
-        while expected_ms := run.expected_ms:
-            held, left_ms, before_s = run.reply(), budget.left_ms, self.clock()
-            if not run.step():
-                break
-            long = is_long(expected_ms)
-            if not await self.pass_(before_s, left_ms if long else None):
+        run, long, reply = self.edge_side.start(pixels, plan, budget), False, None
+        while reply is None:
+            long = long or is_long(run.expected_ms)
+            held, left_ms, before_s = run.reply(sends=False), budget.left_ms, self.clock()
+            reply = None if run.step() else run.reply()
+            if not await self.pass_(before_s, left_ms if long else np.inf):
                 return held._replace(wait_ms=left_ms, overrun_ms=0.0)
-        held, left_ms, before_s = run.reply(sends=False), budget.left_ms, self.clock()
-        reply = run.reply()
-        return reply if await self.pass_(before_s, left_ms if long else None) else held
+        return reply
 
     async def cloud(self, frame, thresholds, budget_ms, _):
         """Cross the link, run blocks p+1..N, and come back."""
@@ -148,15 +145,15 @@ class Server:
             side.drop(job)
         return reply
 
-    async def pass_(self, before_s, left_ms=None):
+    async def pass_(self, before_s, left_ms=np.inf):
         """Let what a machine just took pass for all, so that timers ring when they should.
 
         No more than what is left of a budget, where there is one; whether that was enough.
         """
-        taken_s = self.clock() - before_s
+        taken_s, left_s = self.clock() - before_s, max(left_ms, 0.0) / 1000
         self.clock.now_s = before_s
-        await asyncio.sleep(taken_s if left_ms is None else min(taken_s, left_ms / 1000))
-        return left_ms is None or taken_s <= left_ms / 1000
+        await asyncio.sleep(min(taken_s, left_s))
+        return taken_s <= left_s
 
     async def serve(self, pixels, decision):
         """The record of every request of the site."""

@@ -86,10 +86,7 @@ class EdgeSide:
 
     def run(self, pixels: Pixels, plan: Plan, budget: Budget) -> EdgeReply:
         """Run a request as far as the plan, the exits' confidence and the budget say."""
-        run = self.start(pixels, plan, budget)
-        while run.step():
-            pass
-        return run.reply()
+        return self.start(pixels, plan, budget).finish()
 
 
 class EdgeRun:
@@ -148,6 +145,15 @@ class EdgeRun:
             self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
         self._blocks = block  # last, as another thread may look how far it is
         return True
+
+    def finish(self) -> EdgeReply:
+        """Take all steps that are left, and reply.
+
+        Another thread may ask for a reply meanwhile; it gets what ran so far.
+        """
+        while self.step():
+            pass
+        return self.reply()
 
     def go_on(self) -> None:
         """Let further steps run the blocks behind the partition too."""

@@ -34,5 +34,5 @@ def renewed(expected_ms: float, taken_ms: float) -> float:
 
 
 def is_long(expected_ms: float) -> bool:
-    """Whether a block takes so long that the edge runs it beside its event loop."""
+    """Whether a block takes so long that the edge runs it, and what follows, beside its loop."""
     return expected_ms > LONG_MS

@@ -168,7 +168,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
             break
         taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
         state.edge_pace[site, block] = renewed(expected, taken)
-        free, long = now + taken, is_long(expected)
+        free, long = now + taken, long or is_long(expected)
         if long and free > ends:  # it is not waited for
             waited, now, row[at.EDGE_OVERRUN] = waited + ends - now, ends, 0.0
             break
@@ -185,12 +185,10 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         free = now + taken
         sends = not (long and free > ends)
         if sends:
-            row[at.ENCODE_MS] = taken
+            row[at.ENCODE_MS], now = taken, free
+            row[at.EDGE_OVERRUN] += taken
         else:
-            taken = ends - now
-            waited += taken
-        row[at.EDGE_OVERRUN] += taken
-        now += taken
+            waited, now, row[at.EDGE_OVERRUN] = waited + ends - now, ends, 0.0
     state.edge_free[site] = free
     row[at.EDGE_WAIT] = waited
     row[at.COMPLETE] = sure or block == num_blocks
