@@ -28,7 +28,7 @@ COMPUTE_SPREAD = 0.6  # standard deviation of the logarithm of a machine's times
 DEADLINE_SLACK = 2.0  # by which a class's deadlines are taken to lie above the shortest of its band
 BURSTINESS = 1.7  # how much closer together requests come than evenly, when they come
 BUSIEST = 0.97  # utilisation beyond which a queue is taken to be as long as there
-KEPT_BACK_MS = 4.0  # by the router, of every deadline
+KEPT_BACK_MS = 7.0  # by the router, of every deadline
 
 Array = NDArray[np.float64]
 
