@@ -77,6 +77,7 @@ def make_task(
         tuple(classes),
         fallback,
         trusted=bundle.outcomes.edge_trusted(),
+        fuses=bundle.network.fuses,
     )
     return Task(setting, viewer, tuple(kept), sources, Observation())
 
