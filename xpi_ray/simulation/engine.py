@@ -20,7 +20,6 @@ from xpi_ray.inference.flow import (
     CLOUD_PRUDENCE,
     EDGE_LEAST_MS,
     EDGE_PRUDENCE,
-    kept_back_ms,
     sendable_bytes,
 )
 from xpi_ray.inference.pace import is_long, renewed
@@ -29,14 +28,14 @@ from xpi_ray.link.traces import delivered_s
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation import rules
 from xpi_ray.simulation.heap import pop, push
-from xpi_ray.simulation.state import RING, Costs, State
+from xpi_ray.simulation.ring import CLOUD, EDGE, LINK, recent, remember
+from xpi_ray.simulation.state import Costs, State
 
 rules.register(__name__)
 
 # Kinds of events: at a site, a replica, or of a request.
 ARRIVE, BATCH, LEAVE, LATE, SEND, REACH, REPLY, GIVE_UP = 0, 1, 2, 3, 4, 5, 6, 7
 
-EDGE, LINK, CLOUD = 0, 1, 2  # rings of recent times
 JOBS, NEWCOMERS, RUNNING, BLOCK = 0, 1, 2, 3  # columns of a replica's queue
 
 
@@ -109,25 +108,6 @@ def _keep(row: np.ndarray, tier: int, exit_: int, entropy: float, surest: bool) 
 
 
 @njit(cache=True)
-def _remember(state: State, site: int, ring: int, taken_ms: float) -> None:
-    state.crossings[site, ring, state.crossed[site, ring] % RING] = taken_ms
-    state.crossed[site, ring] += 1
-
-
-@njit(cache=True)
-def _recent(state: State, site: int, ring: int, prudence: float) -> float:
-    count = min(state.crossed[site, ring], RING)
-    rising = state.crossings[site, ring, :count].copy()
-    for last in range(1, count):  # by insertion: a general sort takes the compiler seconds
-        value, place = rising[last], last
-        while place > 0 and rising[place - 1] > value:
-            rising[place] = rising[place - 1]
-            place -= 1
-        rising[place] = value
-    return kept_back_ms(rising, prudence)
-
-
-@njit(cache=True)
 def _arrive(state: State, costs: Costs, site: int) -> None:
     """Read the request, and run its blocks at the edge."""
     i = state.next_arrival[site]
@@ -157,7 +137,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, max(called, give_up), LATE, i)
         return
     waited = now - called
-    kept_back = max(_recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
+    kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
     there_ms = give_up - called - kept_back
     ends, free = called + there_ms, now  # of its budget; when the next request can begin
     block, sure, long = 0, False, False
@@ -204,7 +184,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
 def _leave(state: State, costs: Costs, now: float, i: int) -> None:
     """The edge's reply is the answer."""
     row = state.requests[i]
-    _remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
+    remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     _end_at_edge(state, costs, now, i)
 
 
@@ -214,14 +194,14 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     row = state.requests[i]
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
     if partition:
-        _remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
+        remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
-    there = left - _recent(state, site, LINK, CLOUD_PRUDENCE)
+    there = left - recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:
         _end_at_edge(state, costs, now, i)
         return
     link = state.link[site]
-    in_cloud_s = _recent(state, site, CLOUD, 0.0) / 1000
+    in_cloud_s = recent(state, site, CLOUD, 0.0) / 1000
     sending_s = left / 1000 - in_cloud_s - math.exp(link[LOG_DELAY])
     believed_spread = spread(link, now / 1000)
     most = sendable_bytes(math.exp(link[LOG_RATE]), believed_spread, sending_s)
@@ -369,8 +349,8 @@ def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
     in_cloud = row[at.CLOUD_WAIT] + row[at.DECODE_MS] + row[at.CLOUD_MS]
     row[at.LINK_MS] = max(now - row[at.SENT] - in_cloud, 0.0)
-    _remember(state, site, LINK, row[at.LINK_MS])
-    _remember(state, site, CLOUD, in_cloud)
+    remember(state, site, LINK, row[at.LINK_MS])
+    remember(state, site, CLOUD, in_cloud)
     learn(state.link[site], row[at.SENT] / 1000, row[at.BYTES], row[at.LINK_MS] / 1000, 1.0)
     _tell_link(state, now, i)
     exit_ = int(row[at.CLOUD_EXIT])
@@ -392,7 +372,7 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
     """No reply in time: the edge's exit answers, and the link is believed to be slower."""
     row = state.requests[i]
     site = int(row[at.SITE])
-    in_cloud = _recent(state, site, CLOUD, 0.0)
+    in_cloud = recent(state, site, CLOUD, 0.0)
     waited_s = (now - row[at.SENT] - in_cloud) / 1000
     learn_late(state.link[site], row[at.SENT] / 1000, row[at.BYTES], waited_s)
     _tell_link(state, now, i)

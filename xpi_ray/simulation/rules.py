@@ -20,7 +20,7 @@ from xpi_ray.inference.cloud import pressing
 from xpi_ray.inference.flow import kept_back_ms, sendable_bytes
 from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link import estimator, traces
-from xpi_ray.simulation import columns, heap, state
+from xpi_ray.simulation import columns, heap, ring, state
 
 RULES = (
     is_sure,
@@ -43,6 +43,8 @@ RULES = (
     estimator._bound_delay,
     heap.push,
     heap.pop,
+    ring.remember,
+    ring.recent,
 )
 
 
