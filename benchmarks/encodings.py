@@ -26,8 +26,6 @@ features or settings empty that folder.
 
 import argparse
 import json
-import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -207,10 +205,7 @@ def main() -> None:
     facts = {"bundle": bundle.digest.hex(), "plans": len(task.viewer.candidates)}
     facts["validation_sites"] = VALIDATION_SITES
     forecast = float(validate(task, untrained(task.viewer)).mean())
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*Overriding environment")  # one more algorithm
-    logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     quiet_ray()
     rows: list[Row] = []

@@ -152,20 +152,14 @@ def in_units_of(known: Bundle, bundle: Bundle, images: Tensor) -> Profile:
 
     Args:
         known: Whose times say how fast that machine is.
-        bundle: Measured beside it, here and now.
-        images: Real ones, for both.
+        bundle: Measured on this machine just now.
+        images: Real ones.
     """
     then = known.manifest.profiles["default"]
-    here, beside = (
-        measure_profile(
-            copy.deepcopy(each.network).prepare(),
-            each.ladder,
-            images,
-            each.manifest.static_plan.level,
-        )
-        for each in (known, bundle)
-    )
-    return rescaled(beside, sum(then.block_ms) / sum(here.block_ms), then.machine)
+    serving, level = copy.deepcopy(known.network).prepare(), known.manifest.static_plan.level
+    now = measure_profile(serving, known.ladder, images, level)
+    factor = sum(then.block_ms) / sum(now.block_ms)
+    return rescaled(bundle.manifest.profiles["default"], factor, then.machine)
 
 
 def rescaled(profile: Profile, factor: float, machine: str) -> Profile:

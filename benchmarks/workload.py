@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from benchmarks.drift import png
 from benchmarks.load_generator import Asked
-from rl.task import DAY_S, UPLINK_SHARE
+from rl.task import DAY_S, read_links
 from xpi_ray.errors import DataError
-from xpi_ray.link.traces import Trace, read, trace_folder
+from xpi_ray.link.traces import Trace
 from xpi_ray.simulation.arrivals import Times, read_counts, recorded
 from xpi_ray.training.data import Splits, load
 
@@ -81,11 +81,7 @@ def sources(folder: Path | None = None) -> Sources:
     Raises:
         DataError: There is no such folder, or nothing in it.
     """
-    folder = folder or trace_folder()
-    if folder is None:
-        raise DataError("no folder of traces; set XPI_TRACES_DIR to one with uplink and arrivals")
-    traces = [read(path) for path in sorted((folder / "uplink").glob("*.up"))]
-    traces += [read(path).scaled(UPLINK_SHARE) for path in sorted((folder / "5g").glob("5g_*"))]
+    folder, traces = read_links(folder)
     counts = {path.stem: read_counts(path) for path in sorted((folder / "arrivals").glob("*.*"))}
     recordings = {
         name: each[DAY_S:] if len(each) > DAY_S else each for name, each in counts.items()

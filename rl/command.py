@@ -4,9 +4,6 @@ bundle, traces ─► Task ─► Training ─► curve, checkpoints, policy.saf
 """
 
 import json
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -50,9 +47,6 @@ def train_policy(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train a scheduling policy for a bundle on the simulator."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("ray").setLevel(logging.ERROR)
     loaded = Bundle.load(bundle)
     train, _ = read_sources(traces)
     task = make_task(loaded, SLO_CLASSES, train)

@@ -94,12 +94,8 @@ def read_sources(folder: Path | None = None) -> tuple[Sources, Sources]:
     Raises:
         DataError: There is no such folder, or it lacks traces.
     """
-    folder = folder or trace_folder()
-    if folder is None:
-        raise DataError("no folder of traces; set XPI_TRACES_DIR to one with uplink and arrivals")
-    traces = [read(path) for path in sorted((folder / "uplink").glob("*.up"))]
-    traces += [read(path).scaled(UPLINK_SHARE) for path in sorted((folder / "5g").glob("5g_*"))]
-    train, test = _split(traces)
+    folder, links = read_links(folder)
+    train, test = _split(links)
     days = read_counts(folder / "arrivals" / "twitter_days_1_2.txt")
     if len(days) <= DAY_S:
         raise DataError(
@@ -107,6 +103,23 @@ def read_sources(folder: Path | None = None) -> tuple[Sources, Sources]:
         )
     hour = read_counts(folder / "arrivals" / "azure_code.csv")
     return Sources(train, [days[:DAY_S]]), Sources(test, [days[DAY_S:], hour])
+
+
+def read_links(folder: Path | None = None) -> tuple[Path, list[Trace]]:
+    """The folder of traces, and all its links; 5G's downlinks are scaled to stand in for uplinks.
+
+    Args:
+        folder: With ``uplink`` and ``5g``; None: ``trace_folder()``.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    folder = folder or trace_folder()
+    if folder is None:
+        raise DataError("no folder of traces; set XPI_TRACES_DIR to one with uplink and arrivals")
+    links = [read(path) for path in sorted((folder / "uplink").glob("*.up"))]
+    links += [read(path).scaled(UPLINK_SHARE) for path in sorted((folder / "5g").glob("5g_*"))]
+    return folder, links
 
 
 def _split(traces: Sequence[Trace]) -> tuple[list[Trace], list[Trace]]:

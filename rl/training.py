@@ -6,7 +6,9 @@ Task ─► SchedulingVectorEnv ─► RLlib ─► checkpoints, validation ─�
 import csv
 import json
 import logging
+import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -234,7 +236,10 @@ def validate(task: Task, policy: Policy, seed: int = VALIDATION_SEED) -> Worth:
 
 
 def quiet_ray() -> None:
-    """Start Ray in this process, as RLlib wants it, without its messages."""
+    """Start Ray in this process, as RLlib wants it, without its messages and warnings."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(
             address="local",

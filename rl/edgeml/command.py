@@ -4,9 +4,6 @@ bundle, traces ─► World ─► train ─► curve, policy.safetensors
 """
 
 import json
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -44,9 +41,6 @@ def train_edgeml(
     ] = 0,
 ) -> None:
     """Train EdgeML's policy for a bundle; the scheduler takes it as ``policy_file``."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("ray").setLevel(logging.ERROR)
     sources, _ = read_sources(traces)
     world = make_world(Bundle.load(bundle), SLO_CLASSES, sources, least_partition)
     quiet_ray()

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import workload
 from benchmarks.load_generator import read_images, read_requests
+from rl.task import UPLINK_SHARE
 from xpi_ray.errors import DataError
 from xpi_ray.link.traces import Trace
 
@@ -78,7 +79,7 @@ def test_sources_are_the_files_of_a_folder(tmp_path):
     (tmp_path / "arrivals" / "c.txt").write_text("3\n4\n")
     found = workload.sources(tmp_path)
     assert list(found.traces) == ["a.up", "5g_b"]
-    assert found.traces["5g_b"].mean_bps(0, 1) == pytest.approx(50e6 * workload.UPLINK_SHARE)
+    assert found.traces["5g_b"].mean_bps(0, 1) == pytest.approx(50e6 * UPLINK_SHARE)
     assert json.dumps({name: each.tolist() for name, each in found.recordings.items()}) == (
         '{"c": [3.0, 4.0]}'
     )

@@ -6,7 +6,7 @@ cloud ─► exits i+1.. ┴─► Answer ─► api (JSON, tensors), telemetry 
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,49 +124,37 @@ class Answer:
 
     def record(self, request_id: str, model: str, slo_class: str) -> RequestRecord:
         """The facts of this answer that scheduler and benchmarks read."""
-        if self.error is not None:
-            return self._failure(self.error, request_id, model, slo_class)
-        stages = {name: getattr(self.stages, name) for name in STAGES}
+        told: dict[str, Any] = {
+            "request_id": request_id,
+            "model": model,
+            "slo_class": slo_class,
+            "deadline_ms": self.deadline_ms,
+            "plan_version": self.plan_version,
+            "partition": self.partition,
+            "level": self.level,
+            "frame_bytes": self.frame_bytes,
+            "link_bps": self.link_bps,
+            "link_spread": self.link_spread,
+            "round_trip_ms": self.round_trip_ms,
+            "budget_left_ms": self.budget_left_ms,
+        }
+        if self.error is not None:  # only time and link: a link must be known when it fails
+            total_ms = self.stages.total_ms
+            return RequestRecord(status=_failure(self.error), total_ms=total_ms, **told)
         return RequestRecord(
-            request_id=request_id,
-            model=model,
-            slo_class=slo_class,
-            deadline_ms=self.deadline_ms,
             status=self.status.value,
             exit=self.best.exit,
             tier=self.best.tier.value,
             entropy=self.best.entropy,
-            plan_version=self.plan_version,
-            partition=self.partition,
-            level=self.level,
-            frame_bytes=self.frame_bytes,
-            link_bps=self.link_bps,
-            link_spread=self.link_spread,
-            round_trip_ms=self.round_trip_ms,
             edge_blocks=self.edge_blocks,
             cloud_blocks=self.cloud_blocks,
-            budget_left_ms=self.budget_left_ms,
-            **stages,
+            **told,
+            **{name: getattr(self.stages, name) for name in STAGES},
         )
 
-    def _failure(
-        self, error: RequestError, request_id: str, model: str, slo_class: str
-    ) -> RequestRecord:
-        """Without an answer only time and link are told; a link must be known when it fails."""
-        missed = "missed" if isinstance(error, DeadlineError) else "unavailable"
-        return RequestRecord(
-            request_id=request_id,
-            model=model,
-            slo_class=slo_class,
-            deadline_ms=self.deadline_ms,
-            status="overloaded" if isinstance(error, OverloadError) else missed,
-            plan_version=self.plan_version,
-            partition=self.partition,
-            level=self.level,
-            frame_bytes=self.frame_bytes,
-            link_bps=self.link_bps,
-            link_spread=self.link_spread,
-            round_trip_ms=self.round_trip_ms,
-            total_ms=self.stages.total_ms,
-            budget_left_ms=self.budget_left_ms,
-        )
+
+def _failure(error: RequestError) -> Literal["missed", "unavailable", "overloaded"]:
+    """The status of a request that has no answer."""
+    if isinstance(error, OverloadError):
+        return "overloaded"
+    return "missed" if isinstance(error, DeadlineError) else "unavailable"

@@ -138,13 +138,12 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         return
     waited = now - called
     kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
-    there_ms = give_up - called - kept_back
-    ends, free = called + there_ms, now  # of its budget; when the next request can begin
+    ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
     block, sure, long = 0, False, False
     thresholds = costs.thresholds[state.plans[site, slo, 2]]
     while block < partition and not sure:
         expected = state.edge_pace[site, block]
-        if not allows(there_ms - (now - called), expected):
+        if not allows(ends - now, expected):
             break
         taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
         state.edge_pace[site, block] = renewed(expected, taken)
