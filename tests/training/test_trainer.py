@@ -75,6 +75,30 @@ def test_a_tiny_network_learns(make_trainer, separable):
     assert json.loads((trainer.folder / "config.json").read_text()) == config.model_dump()
 
 
+def test_a_network_learns_in_fewer_bits(make_trainer, separable):
+    """With bfloat16 it learns as well, and weights and exits stay float32."""
+    config = CONFIG.model_copy(update={"epochs": 6, "bfloat16": True})
+    trainer = make_trainer(config=config)
+    assert trainer.run(separable.train, separable.validation)[-1] > 0.6
+    assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
+    images = separable.validation.images[:2]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {exit_.dtype for exit_ in trainer.network(images)} == {torch.float32}
+
+
+def test_a_run_of_before_a_setting_was_known_is_resumed(make_trainer, separable):
+    """A checkpoint that lacks a younger setting had its default."""
+    trainer = make_trainer()
+    trainer.run(separable.train, separable.validation)
+    path = trainer.folder / CHECKPOINT
+    saved = torch.load(path, weights_only=True)
+    del saved["config"]["bfloat16"]
+    torch.save(saved, path)
+    again = make_trainer()
+    again.resume()
+    assert again.epoch == CONFIG.epochs
+
+
 def test_a_run_that_was_stopped_ends_as_an_unbroken_one(make_trainer, separable):
     """Stopped in epoch 2, resumed in a new process' stead: the same weights to the last bit."""
     unbroken = make_trainer("unbroken")

@@ -138,7 +138,7 @@ class Branch(nn.Module):
         for conv in self.convs:
             features = F.relu(conv(features))
         logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
-        return logits
+        return logits.float()  # also of a training in fewer bits
 
 
 class XpiBlock(nn.Module):

@@ -125,6 +125,12 @@ def train(
             help="Weights (.npz) of a CIFAR ResNet that knows this data set, to learn from."
         ),
     ] = None,
+    bfloat16: Annotated[
+        bool,
+        typer.Option(
+            "--bfloat16", help="Multiply in 16 bits: half the time on processors that can."
+        ),
+    ] = False,
     half: Annotated[
         bool, typer.Option("--half", help="Round the weights to 16 bits, which halves the bundle.")
     ] = False,
@@ -152,6 +158,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         peak_learning_rate=peak_learning_rate or kind.peak_learning_rate,
+        bfloat16=bfloat16,
         seed=seed,
         purpose=purpose if reference is None else f"{purpose}, reference {reference}",
     )

@@ -43,6 +43,9 @@ class TrainingConfig(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights with more than one dimension; norms, biases and fusions are left free."""
+    bfloat16: bool = False
+    """Whether convolutions and products are made in bfloat16 ("mixed precision": Micikevicius et
+    al., ICLR'18); weights and losses stay float32."""
     seed: int = 0
     purpose: str = ""
     """What is trained how, on what and from where; a checkpoint of another purpose is refused."""
@@ -146,7 +149,8 @@ class Trainer:
         if not path.is_file():
             return
         saved = read_checkpoint(path)
-        if saved["config"] != self.config.model_dump() or saved["turns"] != list(self.turns):
+        made = TrainingConfig().model_dump() | saved["config"]  # older runs lack younger settings
+        if made != self.config.model_dump() or saved["turns"] != list(self.turns):
             raise DataError(
                 f"{path} was made with other settings ({saved['config']}, turns that end at "
                 f"{saved['turns']}); use the same ones, or another folder"
@@ -218,7 +222,8 @@ class Trainer:
             if front != before:
                 self._bring_to_front(front, train, seed, now / self.config.epochs)
             self._set_learning_rates(now, front)
-            loss = self.objective(self.network, images, labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+                loss = self.objective(self.network, images, labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
