@@ -8,9 +8,9 @@ What the policy is at the end drives over the validation sites, always by its be
 is how much more a request is worth there than by the forecast alone, in units of utility. Encodings
 of K plans:
 
-- ``shortlist_forecast``: a place of the shortlist, 12 plans; the network corrects the forecast
-  (``rl.module.Corrector``), as shipped;
-- ``shortlist``: likewise, of RLlib's own network, two layers of 64 with tanh, as below;
+- ``shortlist``: a place of the shortlist, 12 plans, by two layers of 64 with tanh, as shipped;
+- ``shortlist_forecast``: likewise, but the network corrects the forecast: what each plan is said to
+  lack to the best one is added to its logit, so that training begins with the forecast's choices;
 - ``every_plan``: one of K;
 - ``box``: three numbers in 0..1, how far partition, strictness of thresholds (0: the strictest) and
   level lie between the least and the greatest that any plan has. It means the plan that is nearest
@@ -48,10 +48,12 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 from ray.tune.registry import register_env
 from rich.progress import Progress
+from torch import Tensor
 
 from benchmarks.result import Row, write
 from rl.contest import untrained
 from rl.environment import SchedulingVectorEnv
+from rl.module import Chooser, PPOModule, SACModule
 from rl.task import Task, make_task, read_sources
 from rl.training import (
     SITES,
@@ -65,13 +67,45 @@ from rl.training import (
 from xpi_ray.bundle import Bundle
 from xpi_ray.policies.base import Decision
 from xpi_ray.policies.catalogue import Candidate
-from xpi_ray.policies.learned import SHORTLIST, View, Viewer
+from xpi_ray.policies.learned import GAP, SHORTLIST, View, Viewer
 from xpi_ray.policies.observation import Observation
 from xpi_ray.policies.plan import SLO_CLASSES, SloClass
 
 RUNS = Path("runs/encodings")
-CORRECTED = "shortlist_forecast"
+SHIPPED, CORRECTED = "shortlist", "shortlist_forecast"
+GREED = 5.0
+"""By which a corrected forecast is multiplied in training, which alters no preference: what is met
+there is then what mostly the preferred plans lead to, and not what plans next to random would."""
+
+
+class Corrector(Chooser):
+    """Logits of the shortlist: what the forecast says, corrected, times ``GREED``."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, FEATURES) to (n, SHORTLIST)."""
+        return GREED * (super().forward(features) + features[:, GAP])
+
+
+class CorrectingPPO(PPOModule):
+    """PPO's module with a ``Corrector`` as its policy."""
+
+    def setup(self) -> None:
+        """Put it in place."""
+        super().setup()
+        self.pi = Corrector()
+
+
+class CorrectingSAC(SACModule):
+    """SAC's module with a ``Corrector`` as its policy."""
+
+    def setup(self) -> None:
+        """Put it in place."""
+        super().setup()
+        self.pi = Corrector()
+
+
 PLAIN = {"ppo": DefaultPPOTorchRLModule, "sac": DefaultSACTorchRLModule}
+CORRECTING = {"ppo": CorrectingPPO, "sac": CorrectingSAC}
 
 
 class Run(NamedTuple):
@@ -125,8 +159,8 @@ def coordinates(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
 
 
 ENCODINGS: dict[str, Callable[[Viewer], Encoding]] = {
+    SHIPPED: shortlist,
     CORRECTED: shortlist,
-    "shortlist": shortlist,
     "every_plan": every_plan,
     "box": box,
 }
@@ -285,9 +319,10 @@ def configured(task: Task, run: Run, encoding: Encoding) -> AlgorithmConfig:
         name, lambda context: EncodedEnv(task, encoding, context["num_envs"], context["seed"])
     )
     config.environment(name)
-    if run.encoding != CORRECTED:
+    if run.encoding != SHIPPED:
         network = config.rl_module_spec.model_config
-        spec = RLModuleSpec(module_class=PLAIN[run.algorithm], model_config=network)
+        modules = CORRECTING if run.encoding == CORRECTED else PLAIN
+        spec = RLModuleSpec(module_class=modules[run.algorithm], model_config=network)
         config.rl_module(rl_module_spec=spec)
     if run.algorithm == "sac":
         space, share = encoding.space, TARGET_ENTROPY

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rl.task import Task
 from xpi_ray.policies.base import Decision, Policy
-from xpi_ray.policies.learned import FEATURES, SHORTLIST, Learned, Viewer
+from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Learned, Viewer
 from xpi_ray.policies.observation import Watch
 from xpi_ray.policies.plan import SloClass
 from xpi_ray.policies.utility import Weights
@@ -36,9 +36,10 @@ def drive(task: Task, site: Site, policy: Policy, duration_s: float) -> Rows:
 
 
 def untrained(viewer: Viewer) -> Learned:
-    """Goes by the forecast alone, which is where training begins."""
-    nothing = np.zeros((SHORTLIST, FEATURES), np.float32)
-    return Learned(viewer, [(nothing, nothing[:, 0])])
+    """Goes by the forecast alone: its one layer reads what each plan lacks to the best."""
+    weights = np.zeros((SHORTLIST, FEATURES), np.float32)
+    weights[np.arange(SHORTLIST), np.arange(FEATURES)[GAP]] = 1
+    return Learned(viewer, [(weights, np.zeros(SHORTLIST, np.float32))])
 
 
 def fixed(task: Task, site: Site, decisions: Sequence[Decision]) -> Rows:

@@ -1,6 +1,6 @@
 """The policy's network in RLlib's forms, for PPO and for SAC.
 
-features ─► Corrector (layers + forecast) ─► logits of the shortlist ─► layers_of ─► policy file
+features ─► Chooser ─► logits of the shortlist ─► layers_of ─► policy file
 
 What the policy prefers is ``policies.learned.Learned.logits``; critics are RLlib's own.
 """
@@ -17,21 +17,17 @@ from ray.rllib.core.models.base import ENCODER_OUT
 from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor, nn
 
-from xpi_ray.policies.learned import FEATURES, GAP, SHORTLIST, Layer
+from xpi_ray.policies.learned import FEATURES, SHORTLIST, Layer
 
 HIDDEN = (64, 64)
-FIRST_SCALE = 0.01  # of the last layer at first, when the forecast alone decides
-GREED = 5.0
-"""By which logits are multiplied in training, which alters no preference: what is met there is then
-what mostly the preferred plans lead to, and not what plans next to random would."""
+FIRST_SCALE = 0.01  # of the last layer at first, when all places are alike
 
 
-class Corrector(nn.Module):
-    """Logits of the shortlist: what the forecast says, corrected, times ``greed``."""
+class Chooser(nn.Module):
+    """Logits of the shortlist."""
 
-    def __init__(self, greed: float = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._greed = greed
         widths = (FEATURES, *HIDDEN, SHORTLIST)
         self.layers = nn.ModuleList(
             nn.Linear(width, following) for width, following in pairwise(widths)
@@ -46,7 +42,7 @@ class Corrector(nn.Module):
         hidden = features
         for layer in self.layers[:-1]:
             hidden = layer(hidden).tanh()
-        logits: Tensor = self._greed * (self.layers[-1](hidden) + features[:, GAP])
+        logits: Tensor = self.layers[-1](hidden)
         return logits
 
 
@@ -59,21 +55,21 @@ class Through(nn.Module):
 
 
 class PPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]
-    """PPO's module with a ``Corrector`` as its policy."""
+    """PPO's module with a ``Chooser`` as its policy."""
 
     def setup(self) -> None:
         """Put it in place."""
         super().setup()
-        self.encoder.actor_encoder, self.pi = Through(), Corrector(GREED)
+        self.encoder.actor_encoder, self.pi = Through(), Chooser()
 
 
 class SACModule(DefaultSACTorchRLModule):  # type: ignore[misc]
-    """SAC's module with a ``Corrector`` as its policy."""
+    """SAC's module with a ``Chooser`` as its policy."""
 
     def setup(self) -> None:
         """Put it in place."""
         super().setup()
-        self.pi_encoder, self.pi = Through(), Corrector(GREED)
+        self.pi_encoder, self.pi = Through(), Chooser()
 
 
 def layers_of(module: RLModule) -> list[Layer]:

@@ -23,7 +23,7 @@ from safetensors.numpy import load
 from torch import Tensor
 
 from rl.lesson import Lesson, SiteLog
-from rl.module import HIDDEN, Corrector, PPOModule, layers_of, set_layers
+from rl.module import HIDDEN, Chooser, PPOModule, layers_of, set_layers
 from rl.rehearsal import rehearse
 from rl.task import Task
 from xpi_ray.bundle import Bundle
@@ -42,8 +42,8 @@ REWARD_BOUND = 40.0  # SHARPNESS times the range of a request's utility
 MODULE = "default_policy"
 
 
-class BarredCorrector(Corrector):
-    """A ``Corrector`` that is shown what was allowed too: (n, FEATURES + SHORTLIST)."""
+class BarredChooser(Chooser):
+    """A ``Chooser`` that is shown what was allowed too: (n, FEATURES + SHORTLIST)."""
 
     def forward(self, shown: Tensor) -> Tensor:
         """Logits as when the choice was made, so that probabilities can be compared."""
@@ -57,7 +57,7 @@ class OnlineModule(PPOModule):
     def setup(self) -> None:
         """Put the policy in place."""
         super().setup()
-        self.pi = BarredCorrector()
+        self.pi = BarredChooser()
 
 
 class Online:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from rl.contest import by_deadline, drive, facts, fixed, oracle
+from rl.contest import by_deadline, drive, facts, fixed, oracle, untrained
+from xpi_ray.policies.learned import GAP
 from xpi_ray.policies.observation import Observation
+from xpi_ray.policies.plan import SloClass
 from xpi_ray.policies.static import Static
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation.cluster import utilities
@@ -20,6 +22,18 @@ def site(task):
 def worth(task, rows):
     """The mean utility."""
     return utilities(rows, task.viewer.weights).mean()
+
+
+@pytest.mark.parametrize("deadline_ms", [20.0, 150.0, 600.0])
+@pytest.mark.parametrize("link_bps", [1e5, 1e7])
+def test_untrained_is_the_forecast_s_choice(task, link_bps, deadline_ms):
+    """The plan of the highest forecast is chosen."""
+    observation = Observation(link_bps=link_bps, edge_slowdown=10.0)
+    slo = SloClass(name="any", deadline_ms=deadline_ms)
+    view = task.viewer.view(observation, deadline_ms)
+    chosen = untrained(task.viewer).decide(observation, slo)
+    best = [task.viewer.candidates[i].decision for i in view.shortlist[view.features[GAP] == 0]]
+    assert chosen in best
 
 
 def test_a_policy_that_never_changes_is_a_fixed_plan(task, site):

@@ -1,10 +1,11 @@
 """The learned policy: a small network chooses among the best plans of each kind.
 
-    Observation, SloClass ─► Forecast ─► shortlist ─► features ─► layers ─► + forecast ─► Decision
+    Observation, SloClass ─► Forecast ─► shortlist ─► features ─► layers ─► Decision
 
-The forecast is a model and so is wrong in places; the network has learned where, in the simulator
-or from live requests, and corrects it. A kind is a quarter of the network in which to split it and
-a strictness of thresholds; the shortlist holds the plan of each kind that the forecast likes best.
+The forecast is a model and so is wrong in places; the network reads what it says of each plan, and
+has learned where to go by it, in the simulator or from live requests. A kind is a quarter of the
+network in which to split it and a strictness of thresholds; the shortlist holds the plan of each
+kind that the forecast likes best.
 The file holds plain tensors and is read without RLlib.
 """
 
@@ -29,8 +30,8 @@ from xpi_ray.policies.plan import SloClass
 from xpi_ray.policies.utility import Weights
 from xpi_ray.profiles.table import Profile
 
-VERSION = 1
-"""Of what the network reads: a file of another version is refused."""
+VERSION = 2
+"""Of what the network reads and says: a file of another version is refused."""
 QUARTERS, STRICTNESSES = 4, 3
 SHORTLIST = QUARTERS * STRICTNESSES
 """One plan of each kind."""
@@ -155,7 +156,6 @@ class Learned:
         weights, biases = self.layers[-1]
         said: NDArray[np.float32] = hidden.dot(weights.T)
         said += biases
-        said += features[..., GAP]
         return said
 
 
