@@ -136,6 +136,12 @@ def bundle_folder(bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def elastic_facts(bundle):
+    """What plans of the small network's exits go by; not to be changed."""
+    return bundle.elastic
+
+
+@pytest.fixture(scope="session")
 def make_outcomes():
     """Makes outcomes of a make-believe network: 4 blocks, 3 levels of which the last harms."""
 

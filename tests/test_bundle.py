@@ -15,12 +15,22 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save as save_tensors
 
 from xpi_ray import bundle as module
-from xpi_ray.bundle import CENTRES, CODECS, DIGEST_BYTES, MANIFEST, OUTCOMES, SUMS, WEIGHTS, Bundle
+from xpi_ray.bundle import (
+    CENTRES,
+    CODECS,
+    DIGEST_BYTES,
+    ELASTIC,
+    MANIFEST,
+    OUTCOMES,
+    SUMS,
+    WEIGHTS,
+    Bundle,
+)
 from xpi_ray.errors import BundleError
 from xpi_ray.networks.architectures import xpi12
 from xpi_ray.networks.xpi import XpiNetwork
 
-FILES = (MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS)
+FILES = (MANIFEST, WEIGHTS, CODECS, OUTCOMES, SUMS, ELASTIC)
 MAX_DEFAULT_BYTES = 10 << 20
 
 
@@ -49,7 +59,9 @@ def quantised_folder(bundle, learned, tmp_path):
 def seal(folder):
     """Make the hashes right again, as one who forges a bundle would."""
     names = [
-        name for name in (CENTRES, CODECS, MANIFEST, OUTCOMES, WEIGHTS) if (folder / name).exists()
+        name
+        for name in (CENTRES, CODECS, ELASTIC, MANIFEST, OUTCOMES, WEIGHTS)
+        if (folder / name).exists()
     ]
     hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
     lines = [f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True)]
@@ -146,7 +158,7 @@ def test_the_sums_are_those_of_the_tool(bundle_folder):
         ["sha256sum", "-c", SUMS], cwd=bundle_folder, capture_output=True, text=True, check=True
     )
     assert ran.stdout.splitlines() == [
-        f"{name}: OK" for name in (CODECS, MANIFEST, OUTCOMES, WEIGHTS)
+        f"{name}: OK" for name in (CODECS, ELASTIC, MANIFEST, OUTCOMES, WEIGHTS)
     ]
 
 
@@ -158,7 +170,7 @@ def test_a_missing_file_is_named(quantised_folder, name):
         Bundle.load(quantised_folder)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, CODECS, OUTCOMES, CENTRES])
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, CODECS, OUTCOMES, CENTRES, ELASTIC])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_file_is_named(quantised_folder, name, damage):
     """One flipped byte or a missing end is noticed before the file is read."""
@@ -379,7 +391,7 @@ def test_weights_of_another_network_are_refused(folder, bundle):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", bytes(64)])
-@pytest.mark.parametrize("name", [WEIGHTS, CODECS, OUTCOMES, CENTRES])
+@pytest.mark.parametrize("name", [WEIGHTS, CODECS, OUTCOMES, CENTRES, ELASTIC])
 def test_tensors_that_are_none_are_refused(folder, name, content):
     """Files that are not safetensors are refused, though their hash is right."""
     (folder / name).write_bytes(content)

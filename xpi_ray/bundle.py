@@ -1,7 +1,7 @@
 """A bundle: a folder with all that serving needs, which every node reads and checks.
 
     training ─► Bundle.save ─► manifest.json, SHA256SUMS, and weights, codecs, outcomes,
-                              centres, policy.safetensors
+                              centres, elastic, policy.safetensors
     serving  ◄─ Bundle.load ◄─ every file's hash checked; nothing is unpickled
 
 ``SHA256SUMS`` has the form of the tool of that name (``sha256sum -c SHA256SUMS``). Its own hash
@@ -30,6 +30,7 @@ from xpi_ray.compression.builder import CodecName, codec_from_arrays
 from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.centres import FEWEST, MOST
 from xpi_ray.config import Frozen
+from xpi_ray.elastic.facts import ElasticFacts
 from xpi_ray.errors import BundleError, CodecError, PlanError
 from xpi_ray.networks.builder import build
 from xpi_ray.networks.progressive import ProgressiveNetwork
@@ -49,8 +50,10 @@ MAX_FILE_BYTES = 1 << 30
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 CODECS, OUTCOMES = "codecs.safetensors", "outcomes.safetensors"
 CENTRES = "centres.safetensors"  # only where the training learnt some
+ELASTIC = "elastic.safetensors"  # only where exits were measured for requests without a deadline
 POLICY = "policy.safetensors"  # only where one was trained for the bundle
 NEEDED = (MANIFEST, WEIGHTS, CODECS, OUTCOMES)
+OPTIONAL = (CENTRES, ELASTIC, POLICY)
 SUMS = "SHA256SUMS"
 
 PACKAGED = Path(__file__).parent / "bundles"
@@ -145,6 +148,8 @@ class Bundle:
     """Learned values for carries, ascending, each (m,), by the name ``block<i>_centres<m>``."""
     policy: bytes | None = None
     """The scheduler's, as ``policies.learned`` writes it; whoever goes by it looks into it."""
+    elastic: ElasticFacts | None = None
+    """What plans of exits go by where nobody knows when a request will be stopped."""
     digest: bytes = b""
     """Its identity, once it was loaded; ``DIGEST_BYTES`` long."""
 
@@ -170,6 +175,7 @@ class Bundle:
             _check_plan(manifest.static_plan, network.num_blocks, ladder)
             centres = load_tensors(files[CENTRES]) if CENTRES in files else {}
             _check_centres(centres, network.num_blocks)
+            elastic = _read_elastic(files, network)
         except (SafetensorError, CodecError, PlanError, KeyError, ValueError, RuntimeError) as err:
             raise BundleError(f"{folder} does not hold together: {err}") from err
         if len(manifest.labels) != network.num_classes or len(manifest.macs) != network.num_blocks:
@@ -179,7 +185,7 @@ class Bundle:
                 f"and {network.num_blocks} blocks"
             )
         policy = files.get(POLICY)
-        return cls(manifest, network, ladder, outcomes, centres, policy, digest)
+        return cls(manifest, network, ladder, outcomes, centres, policy, elastic, digest)
 
     def candidates(self) -> list[Candidate]:
         """Every plan of the bundle, in the order that policy files count them in."""
@@ -215,7 +221,9 @@ class Bundle:
             files[CENTRES] = save_tensors(dict(self.centres))
         if self.policy is not None:
             files[POLICY] = self.policy
-        for name in (CENTRES, POLICY):
+        if self.elastic is not None:
+            files[ELASTIC] = save_arrays(self.elastic.to_arrays())
+        for name in OPTIONAL:
             (folder / name).unlink(missing_ok=True)  # of the other one
         sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
         for name, data in {**files, SUMS: sums.encode()}.items():
@@ -250,7 +258,7 @@ def _read_checked(folder: Path) -> tuple[dict[str, bytes], bytes]:
     for name in NEEDED:
         if name not in expected:
             raise BundleError(f"{folder / SUMS} does not list {name}; get the bundle anew")
-    for name in expected.keys() - {*NEEDED, CENTRES, POLICY}:
+    for name in expected.keys() - {*NEEDED, *OPTIONAL}:
         raise BundleError(f"{folder / SUMS} lists {name!r}, no file of a bundle; get it anew")
     files = {}
     for name in expected:
@@ -292,6 +300,14 @@ def _parse_manifest(data: bytes, folder: Path) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as err:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {err}") from err
+
+
+def _read_elastic(files: Mapping[str, bytes], network: ProgressiveNetwork) -> ElasticFacts | None:
+    """What is known for requests without a deadline, if anything."""
+    if ELASTIC not in files:
+        return None
+    arrays = load_arrays(files[ELASTIC])
+    return ElasticFacts.from_arrays(arrays, network.exits, network.num_blocks)
 
 
 def _check_plan(plan: Plan, num_blocks: int, ladder: CarryCodec) -> None:

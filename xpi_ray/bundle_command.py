@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xpi_ray.bundle import CENTRES, NEEDED, POLICY, SUMS, Bundle, find
+from xpi_ray.bundle import NEEDED, OPTIONAL, SUMS, Bundle, find
 
 EXAMPLES = """
 Examples:
@@ -23,7 +23,7 @@ Examples:
   xpi bundle verify runs/cifar10/bundle
 """
 
-FILES = (*NEEDED, CENTRES, POLICY, SUMS)  # centres and policy only where some were learnt
+FILES = (*NEEDED, *OPTIONAL, SUMS)
 
 Where = Annotated[
     str | None,

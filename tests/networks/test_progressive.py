@@ -57,6 +57,33 @@ def test_only_exits_that_there_are_answer():
     assert [exit_.tolist() for exit_ in exits] == [[[2, 1]] * 2, [[8, 3]] * 2]
 
 
+def test_an_exit_may_be_skipped():
+    """The carry goes on; logits are those that came in where blocks fuse, and else none."""
+    network, images = Doubling(), torch.ones(2, 3, 2, 2, dtype=torch.uint8)
+    first = network.advance(network.start(images), 1)
+    after = network.skip_exit(first, 2)
+    assert torch.equal(after.carry, network.advance(first, 2).carry)
+    assert torch.equal(after.logits, first.logits)
+    network.fuses = False
+    assert network.skip_exit(first, 2).logits.shape == (2, 0)
+
+
+@pytest.mark.parametrize("kind", ["network", "plain_network"])
+def test_later_exits_do_not_need_a_skipped_one(kind, images, request):
+    """A network runs on without it; where exits do not fuse, later ones say the same."""
+    network = request.getfixturevalue(kind)
+    with torch.inference_mode():
+        whole, skipped = network.start(images), network.start(images)
+        for block in range(1, network.num_blocks + 1):
+            skips = block < network.num_blocks
+            skipped = (network.skip_exit if skips else network.advance)(skipped, block)
+            whole = network.advance(whole, block)
+            assert torch.allclose(whole.carry, skipped.carry, atol=1e-6)
+    assert skipped.logits.shape == whole.logits.shape
+    if not network.fuses:
+        assert torch.allclose(whole.logits, skipped.logits, atol=1e-6)
+
+
 def test_the_start_holds_the_images_and_no_exit():
     """Before block 1 the carry is the images themselves, and the logits are empty."""
     images = torch.zeros(5, 3, 2, 2, dtype=torch.uint8)

@@ -107,10 +107,13 @@ class PlainNetwork(StackNetwork):
 
     def advance(self, state: State, block: int) -> State:
         """Run block ``block`` (1..N); earlier logits, if there are any, are not looked at."""
-        features, branch = self.features(state.carry, block), self.block(block).branch
-        if branch is None:
-            return State(features, features.new_empty((len(features), 0)))
-        return State(features, branch(features))
+        after, branch = self.skip_exit(state, block), self.block(block).branch
+        return after if branch is None else State(after.carry, branch(after.carry))
+
+    def skip_exit(self, state: State, block: int) -> State:
+        """Run a block but not its branch."""
+        features = self.features(state.carry, block)
+        return State(features, features.new_empty((len(features), 0)))
 
     def keeping(self, exits: Collection[int]) -> Self:
         """A copy with these exits only, and the last one; other branches are dropped.

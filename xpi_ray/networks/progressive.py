@@ -52,6 +52,19 @@ class ProgressiveNetwork(nn.Module, ABC):
             block: The block to run, 1..N.
         """
 
+    def skip_exit(self, state: State, block: int) -> State:
+        """Run one block but not its exit, as EINet (ICDCS'23) skips branches to get deeper sooner.
+
+        Logits that came in go on where blocks fuse, else there are none. As it stands here it runs
+        the exit too, and drops what that says; override it to save the time.
+
+        Args:
+            state: What the block before returned, or ``start`` for block 1.
+            block: The block to run, 1..N-1.
+        """
+        after = self.advance(state, block)
+        return State(after.carry, state.logits if self.fuses else after.logits[:, :0])
+
     @abstractmethod
     def carry_shape(self, partition: int) -> tuple[int, int, int]:
         """(C-k, h, w) of the carry after block ``partition``, 1..N; (3, H, W) for 0."""

@@ -7,6 +7,7 @@ others, so what shares the machine is not slowed along with it.
 """
 
 import time
+from collections.abc import Callable
 
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 
@@ -43,7 +44,14 @@ class SlowedNetwork(ProgressiveNetwork):
 
     def advance(self, state: State, block: int) -> State:
         """Run the block, then wait."""
+        return self._slowed(self.network.advance, state, block)
+
+    def skip_exit(self, state: State, block: int) -> State:
+        """Run the block without its exit, then wait."""
+        return self._slowed(self.network.skip_exit, state, block)
+
+    def _slowed(self, run: Callable[[State, int], State], state: State, block: int) -> State:
         started = time.perf_counter()
-        state = self.network.advance(state, block)
+        state = run(state, block)
         time.sleep((self.slowdown - 1) * (time.perf_counter() - started))
         return state

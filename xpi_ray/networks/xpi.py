@@ -41,6 +41,11 @@ class XpiNetwork(StackNetwork):
         """Run block ``block`` (1..N) on the state that the block before it returned."""
         return self.leave(self.features(state.carry, block), state.logits, block)
 
+    def skip_exit(self, state: State, block: int) -> State:
+        """Run a block but not its branch; the next exit fuses with the one before this."""
+        _, carry = self.block(block).split(self.features(state.carry, block))
+        return State(carry, state.logits)
+
     def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
         """From a block's features (n, C, h, w) and the exit before, (n, K), to its own state."""
         this = self.block(block)

@@ -1,7 +1,7 @@
 """From a trained network to a bundle: measure it, calibrate it, choose its static plan.
 
 network, training images ─► codec ──┐
-validation split ───────────────────┴► outcomes, profile, thresholds, plan ─► Bundle
+validation split ───────────────────┴► outcomes, profile, thresholds, plan, elastic ─► Bundle
 """
 
 import copy
@@ -16,9 +16,10 @@ from xpi_ray.bundle import Bundle, Calibration, Manifest, NetworkEntry, Preproce
 from xpi_ray.compression.builder import CodecName, fit_codec
 from xpi_ray.compression.deepcod import DeepCod
 from xpi_ray.compression.transform import Transform
+from xpi_ray.elastic.facts import ElasticFacts
 from xpi_ray.exits.calibration import calibrate
+from xpi_ray.networks.bundled import BundledNetwork
 from xpi_ray.networks.progressive import ProgressiveNetwork
-from xpi_ray.networks.stack import StackNetwork
 from xpi_ray.policies.plan import Plan
 from xpi_ray.profiles.measure import (
     Track,
@@ -37,7 +38,7 @@ RESUMED = 1_000  # validation images that cross every link
 
 
 def pack(
-    network: StackNetwork,
+    network: BundledNetwork,
     splits: Splits,
     version: str,
     track: Track = silent,
@@ -67,7 +68,8 @@ def pack(
     serving = copy.deepcopy(network).prepare()
     validation = splits.validation
     macs = count_macs(serving)
-    known = carries(serving, splits.train.images[:: _stride(splits)], track)
+    images = splits.train.images[:: _stride(splits)]
+    known = carries(serving, images if codec == "ladder" else images[:1], track)
     ladder = fit_codec(codec, known, transforms, deepcods)
     outcomes = measure_outcomes(
         serving, ladder, validation.images, validation.labels, RESUMED, track
@@ -108,7 +110,8 @@ def pack(
             level=level,
         ),
     )
-    return Bundle(manifest, network, ladder, outcomes, centres or {})
+    elastic = ElasticFacts.fit(serving, validation.images, validation.labels)
+    return Bundle(manifest, network, ladder, outcomes, centres or {}, elastic=elastic)
 
 
 @torch.inference_mode()

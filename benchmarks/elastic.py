@@ -1,0 +1,87 @@
+"""Plans for requests that may be stopped at any time, judged on recorded confidences and times.
+
+    confidences, rights, costs, stop times ─► strategy ─► exits that run ─► accuracy at the stop
+
+The chance that a stop falls between two exits weighs what the first of them says, so no stop is
+drawn. Strategies look at confidences of exits only once these ran. EINet's baselines: the same
+exits for all (a quarter, a half, all of them, the last one), and all of them until one is sure.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xpi_ray.elastic.guide import Costs, Guide, Search
+from xpi_ray.elastic.planner import exact
+from xpi_ray.elastic.predictor import Predictor
+from xpi_ray.elastic.stop_times import StopTimes
+
+Floats = NDArray[np.float64]
+
+
+class Samples(NamedTuple):
+    """What the exits say of each image, calibrated, and whether that is right."""
+
+    confidence: NDArray[np.float32]
+    """(n, N)."""
+    correct: NDArray[np.bool_]
+    """(n, N)."""
+
+
+Strategy = Callable[[NDArray[np.float32]], Sequence[int]]
+"""From an image's confidences, (N,), to the indices of the exits that run, ascending."""
+
+
+def planned(
+    costs: Costs, predictor: Predictor, stops: StopTimes, search: Search = exact
+) -> Strategy:
+    """Plan before the first exit and after each."""
+
+    def run(confidence: NDArray[np.float32]) -> Sequence[int]:
+        guide, ran, elapsed_ms, block = Guide(costs, predictor, stops, search), [], 0.0, 0
+        while block < len(confidence) and (exit_ := guide.next_exit(elapsed_ms)):
+            elapsed_ms += costs.block_ms[block:exit_].sum() + costs.exit_ms[exit_ - 1]
+            guide.saw(exit_, float(confidence[exit_ - 1]))
+            ran.append(exit_ - 1)
+            block = exit_
+        return ran
+
+    return run
+
+
+def static(exits: Sequence[int]) -> Strategy:
+    """The same exits, by index, whatever they say."""
+    return lambda confidence: exits
+
+
+def until_sure(threshold: float, exits: Sequence[int]) -> Strategy:
+    """All of these exits, up to the first that is surer than ``threshold``."""
+
+    def run(confidence: NDArray[np.float32]) -> Sequence[int]:
+        sure = confidence[list(exits)] >= threshold
+        return exits[: int(sure.argmax()) + 1] if sure.any() else exits
+
+    return run
+
+
+def spread(share: float, exits: Sequence[int]) -> list[int]:
+    """That share of the exits, evenly apart, the last one among them."""
+    count = max(round(share * len(exits)), 1)
+    return [exits[-1 - int(number * len(exits) / count)] for number in reversed(range(count))]
+
+
+def ends_ms(ran: Sequence[int], costs: Costs) -> Floats:
+    """When each exit that runs ends, since the request began."""
+    chosen = np.asarray(ran, np.intp)
+    reach_ms: Floats = np.cumsum(costs.block_ms)[chosen]
+    return reach_ms + np.cumsum(costs.exit_ms[chosen])
+
+
+def rights(strategy: Strategy, samples: Samples, costs: Costs, stops: StopTimes) -> Iterator[float]:
+    """Of each image, the chance that the answer at the stop is right; none in hand is wrong."""
+    for confidence, correct in zip(samples.confidence, samples.correct, strict=True):
+        ran = list(strategy(confidence))
+        left = stops.still_running(ends_ms(ran, costs))
+        yield float((left - np.append(left[1:], 0.0)) @ correct[ran]) if ran else 0.0

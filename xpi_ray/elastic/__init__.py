@@ -1,0 +1,1 @@
+"""The best answer whenever the stop comes: which exits are worth their time, request by request."""
