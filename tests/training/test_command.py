@@ -8,12 +8,14 @@ from typer.testing import CliRunner
 
 from xpi_ray.bundle import WEIGHTS, Bundle
 from xpi_ray.errors import DataError, TrainingError
+from xpi_ray.networks.msdnet import MsdNetwork
 from xpi_ray.networks.plain import PlainNetwork
 from xpi_ray.networks.resnet import CifarResNet
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.networks.zoo import ZOO
 from xpi_ray.training import command, packing
 from xpi_ray.training.command import train
-from xpi_ray.training.networks import ARCHITECTURES
+from xpi_ray.training.networks import ARCHITECTURES, colour_statistics
 from xpi_ray.training.quantization import CarryQuantization
 from xpi_ray.training.recipes import RECIPES
 from xpi_ray.training.stages import CENTRE_IMAGES
@@ -357,3 +359,30 @@ def test_a_training_that_a_plain_network_cannot_have_is_refused(xpi_train, tmp_p
     assert isinstance(result.exception, TrainingError)
     assert "only networks of Xpi blocks" in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("architecture", ["b_alexnet", "msdnet21"])
+def test_a_network_of_the_zoo_is_trained_and_packed(
+    xpi_train, monkeypatch, separable, tmp_path, architecture
+):
+    """With a joint fine-tune; its bundle codes carries by what learns nothing of their shape."""
+
+    def small(splits):
+        colours = colour_statistics(separable.train.images)
+        network = ZOO[architecture](5, (10, 6), *colours, width=0.1)
+        if isinstance(network, MsdNetwork):
+            return MsdNetwork(network.spec.model_copy(update={"blocks": 3}))
+        return network
+
+    monkeypatch.setitem(
+        ARCHITECTURES, architecture, ARCHITECTURES[architecture]._replace(build=small)
+    )
+    result = xpi_train(
+        "--architecture", architecture, "--epochs", "1", "--fine-tune-epochs", "1", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.load(tmp_path / "run" / "bundle")
+    assert bundle.manifest.codec == "shuffled_lz4"
+    assert bundle.network.exits == tuple(range(1, bundle.network.num_blocks + 1))
+    told = json.loads(result.stdout)["validation_accuracy"]
+    assert exit_accuracies(bundle.network, separable.validation) == pytest.approx(told)

@@ -4,6 +4,7 @@ import torch
 from xpi_ray.errors import DataError, TrainingError
 from xpi_ray.networks.efficientnet import imagenet_weights
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.networks.zoo import ZOO
 from xpi_ray.training.networks import (
     ARCHITECTURES,
     FROZEN_BLOCKS,
@@ -15,7 +16,7 @@ from xpi_ray.training.recipes import RECIPES
 from xpi_ray.training.trainer import CHECKPOINT
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ZOO])
 def test_every_architecture_is_built_for_the_data_set(name, separable):
     """It has twelve blocks, as many classes and images of the size; its training is a recipe."""
     kind = find_architecture(name)
@@ -25,6 +26,19 @@ def test_every_architecture_is_built_for_the_data_set(name, separable):
     assert network.exits == ((12,) if name.startswith("single") else tuple(range(1, 13)))
     assert kind.training in RECIPES
     assert kind.peak_learning_rate > 0
+
+
+@pytest.mark.parametrize("name", ["b_alexnet", "msdnet21"])
+def test_networks_of_the_zoo_are_built_for_the_data_set(name, separable):
+    """At full width, with its classes, its images and their colours."""
+    kind = find_architecture(name)
+    network = kind.build(separable)
+    assert (network.num_classes, network.image_size) == (5, (10, 6))
+    mean, std = colour_statistics(separable.train.images)
+    assert (network.spec.mean, network.spec.std) == (mean, std)
+    fresh = ZOO[name](5, (10, 6), mean, std)
+    assert network.spec == fresh.spec
+    assert kind.training in RECIPES
 
 
 @pytest.mark.parametrize("name", ["lite12", "plain_lite12", "single_lite12"])
@@ -65,6 +79,21 @@ def test_an_unknown_architecture_lists_those_there_are():
     """A misspelt name is answered with all names."""
     with pytest.raises(TrainingError, match="'xpi13'; expected one of xpi12, lite12, plain12"):
         find_architecture("xpi13")
+
+
+def test_a_narrow_network_has_a_share_of_the_channels(splits):
+    """Half as wide, B-AlexNet has about a quarter of the weights, and exits as before."""
+    wide, narrow = (find_architecture("b_alexnet", width).build(splits) for width in (1, 0.5))
+    assert narrow.exits == wide.exits
+    sizes = [sum(p.numel() for p in network.graph.parameters()) for network in (wide, narrow)]
+    assert 0.15 < sizes[1] / sizes[0] < 0.5
+
+
+@pytest.mark.parametrize(("name", "width"), [("xpi12", 0.5), ("vgg16", 0), ("vgg16", 2)])
+def test_a_width_that_is_none_is_refused(name, width):
+    """Only EINet's networks come narrower, and none wider."""
+    with pytest.raises(TrainingError, match="expected a width above 0"):
+        find_architecture(name, width)
 
 
 def test_weights_of_a_run_are_taken_over(spec, make_network, fresh_network, tmp_path):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from pydantic import JsonValue
 
+from xpi_ray.networks.branched import BranchedNetwork, BranchedSpec
+from xpi_ray.networks.msdnet import MsdNetwork, MsdSpec
 from xpi_ray.networks.plain import PlainNetwork, PlainSpec, PlainTrunkNetwork, PlainTrunkSpec
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.trunk import TrunkNetwork, TrunkSpec
@@ -14,6 +16,8 @@ KINDS: dict[str, Callable[[JsonValue], ProgressiveNetwork]] = {
     TrunkNetwork.kind: lambda spec: TrunkNetwork(TrunkSpec.model_validate(spec)),
     PlainNetwork.kind: lambda spec: PlainNetwork(PlainSpec.model_validate(spec)),
     PlainTrunkNetwork.kind: lambda spec: PlainTrunkNetwork(PlainTrunkSpec.model_validate(spec)),
+    MsdNetwork.kind: lambda spec: MsdNetwork(MsdSpec.model_validate(spec)),
+    BranchedNetwork.kind: lambda spec: BranchedNetwork(BranchedSpec.model_validate(spec)),
 }
 
 

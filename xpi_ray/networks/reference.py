@@ -20,6 +20,7 @@ from xpi_ray.networks.efficientnet import (
     imagenet_weights,
     lite0_body,
 )
+from xpi_ray.networks.own import own_callable
 
 COMPACT_WIDTH = 32
 COMPACT_SIZE = 8  # a compact network works at no finer resolution
@@ -43,7 +44,8 @@ def build_reference(name: str, channels: int, size: tuple[int, int], num_classes
         TrainingError: There is none of that name, or what it needs is not installed.
     """
     if ":" in name:
-        return _own(name)(channels, size, num_classes)
+        make = own_callable(name, "reference network", "(channels, size, num_classes)")
+        return make(channels, size, num_classes)
     if name not in BUILDERS:
         raise TrainingError(
             f"unknown reference network {name!r}; expected {', '.join(BUILDERS)}, or "
@@ -123,21 +125,6 @@ def _v2_s(channels: int, size: tuple[int, int], num_classes: int) -> nn.Module:
     stem_channels = body.conv_stem.out_channels
     body.conv_stem = body.bn1 = nn.Identity()
     return nn.Sequential(Adapter(channels, stem_channels, size), body)
-
-
-def _own(name: str) -> Callable[[int, tuple[int, int], int], nn.Module]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:  # the last two: not a module's name
-        raise TrainingError(f"cannot import the reference network {name!r}: {error}") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        raise TrainingError(
-            f"{module_name} holds no callable {attribute!r}; a reference network of your own is "
-            "given as package.module:name of (channels, size, num_classes) -> torch.nn.Module"
-        )
-    return found  # type: ignore[no-any-return]
 
 
 BUILDERS: dict[str, Callable[[int, tuple[int, int], int], nn.Module]] = {

@@ -5,49 +5,25 @@ images ─► normalised ─► extractor 1 ─► features ─► … ─► ex
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Self
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from xpi_ray.config import Frozen
-from xpi_ray.networks.block import Extractor, ExtractorSpec, FoldableConv
-from xpi_ray.networks.progressive import ProgressiveNetwork
-
-IMAGE_CHANNELS = 3
+from xpi_ray.networks.block import Extractor, ExtractorSpec
+from xpi_ray.networks.bundled import IMAGE_CHANNELS, BundledNetwork, NetworkSpec
 
 
-class StackSpec(Frozen):
+class StackSpec(NetworkSpec):
     """All that fixes a network but its kind and its weights."""
 
-    num_classes: int = Field(ge=2)
-    image_size: tuple[int, int]
-    """Height and width."""
-    mean: tuple[float, float, float]
-    """Mean of each colour over the training images, pixels scaled to 0..1."""
-    std: tuple[float, float, float]
-    """Standard deviation of each colour, likewise."""
     blocks: tuple[ExtractorSpec, ...] = Field(min_length=1)
 
 
-class StackNetwork(ProgressiveNetwork):
+class StackNetwork(BundledNetwork):
     """A stack of blocks, each of which has an ``extractor``."""
 
-    kind: ClassVar[str]
-    """What a bundle's manifest calls this kind of network."""
     spec: StackSpec
     blocks: nn.ModuleList
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, spec: StackSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.num_classes = spec.num_classes
-        self.image_size = spec.image_size
-        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, -1, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(spec.std).view(1, -1, 1, 1))
 
     def _extractors(self) -> Iterator[nn.Module]:
         """One for each block of the spec, in order."""
@@ -77,8 +53,7 @@ class StackNetwork(ProgressiveNetwork):
     def features(self, carry: Tensor, block: int) -> Tensor:
         """What block ``block`` extracts from the carry before it, (n, C, h, w)."""
         if block == 1:
-            carry = (carry - self.mean) / self.std
-            carry = carry.contiguous(memory_format=torch.channels_last)
+            carry = self.normalised(carry)
         features: Tensor = self.extractor(block)(carry)
         return features
 
@@ -87,20 +62,3 @@ class StackNetwork(ProgressiveNetwork):
         extractor = self.blocks[block - 1].extractor
         assert isinstance(extractor, nn.Module)
         return extractor
-
-    def pretrained(self) -> list[nn.Module]:
-        """Parts with weights from elsewhere, which a training should change slowly; here none."""
-        return []
-
-    def thaw(self) -> None:
-        """Make all blocks trainable again, after a training that froze them in turn."""
-        self.requires_grad_(True)
-
-    def prepare(self) -> Self:
-        """Make the network ready to serve, in place: norms folded, channels last."""
-        super().prepare()
-        for module in self.modules():
-            if isinstance(module, FoldableConv):
-                module.fold()
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self

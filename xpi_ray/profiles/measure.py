@@ -4,9 +4,8 @@ network ─► count_macs, measure_profile, measure_outcomes ─► Profile, Out
 """
 
 import platform
-import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +145,7 @@ def _time_codec(
     return found or [(0.0, 0.0)]  # a single block has no carry to code
 
 
+@torch.inference_mode()
 def measure_outcomes(
     network: ProgressiveNetwork,
     ladder: CarryCodec,
@@ -156,6 +156,8 @@ def measure_outcomes(
 ) -> Outcomes:
     """Run held-out images through every exit, and ``resumed`` of them through every link.
 
+    Never more than ``CHUNK`` carries of one block are held at a time: some networks' are large.
+
     Args:
         network: Prepared for serving.
         ladder: Codes its carries.
@@ -165,91 +167,71 @@ def measure_outcomes(
         track: Shows progress.
     """
     resumed = min(resumed, len(images))
-    chunks = [
-        [network.start(part), *_states(network, network.start(part), 1)]
-        for part in images.split(CHUNK)
-    ]
-    entropy, correct = _judge(chunks, labels)
-    states = [
-        _merge([chunk[block] for chunk in chunks], resumed) for block in range(len(chunks[0]))
-    ]
     n_blocks, levels = network.num_blocks, ladder.levels
+    entropy = np.empty((len(images), n_blocks), np.float32)
+    correct = np.empty(entropy.shape, np.bool_)
     shape = (levels, n_blocks, resumed, n_blocks)
-    resumed_entropy = np.broadcast_to(entropy[:resumed], shape).copy()
-    resumed_correct = np.broadcast_to(correct[:resumed], shape).copy()
-    frame_bytes = np.zeros((levels, n_blocks), np.float32)
+    resumed_entropy, resumed_correct = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+    sizes = np.zeros((levels, n_blocks))  # of all frames together
     nothing = np.empty(0, np.float32)
-    frame_bytes[:, 0] = np.mean(
-        [
-            len(pack(Frame(bytes(8), 0, 0, nothing, (encode_image(image),))))
-            for image in images[:resumed].numpy()
-        ]
-    )
-    for partition in track(range(1, n_blocks), "outcomes"):
-        carry, logits = states[partition]
-        sent = State(carry, logits if network.fuses else logits[:, :0])
-        arrivals = _cross_link(sent, ladder, partition)
-        for level, (state, size) in enumerate(arrivals):
-            later = [_states(network, State(*part), partition + 1) for part in _split(state)]
-            sub_entropy, sub_correct = _judge([[state, *chunk] for chunk in later], labels)
-            resumed_entropy[level, partition, :, partition:] = sub_entropy
-            resumed_correct[level, partition, :, partition:] = sub_correct
-            frame_bytes[level, partition] = size
+    for image in images[:resumed].numpy():
+        sizes[:, 0] += len(pack(Frame(bytes(8), 0, 0, nothing, (encode_image(image),))))
+    for first in track(range(0, len(images), CHUNK), "outcomes"):
+        rows, crossing = slice(first, first + CHUNK), slice(first, min(first + CHUNK, resumed))
+        for block, state in _states(network, network.start(images[rows]), 1):
+            here = rows, block - 1
+            entropy[here], correct[here] = _judge(state.logits, labels[rows])
+            if block == n_blocks or first >= resumed:
+                continue
+            count = crossing.stop - first
+            logits = state.logits[:count]
+            sent = State(state.carry[:count], logits if network.fuses else logits[:, :0])
+            for level, (arrived, size) in enumerate(_cross_link(sent, ladder, block)):
+                sizes[level, block] += size
+                for later, state_after in _states(network, arrived, block + 1):
+                    place = level, block, crossing, later - 1
+                    resumed_entropy[place], resumed_correct[place] = _judge(
+                        state_after.logits, labels[crossing]
+                    )
+    for partition in range(n_blocks):  # what was said before the link, or without it
+        known = slice(0, partition or n_blocks)
+        resumed_entropy[:, partition, :, known] = entropy[:resumed, known]
+        resumed_correct[:, partition, :, known] = correct[:resumed, known]
+    frame_bytes = (sizes / resumed).astype(np.float32)
     return Outcomes(entropy, correct, resumed_entropy, resumed_correct, frame_bytes)
 
 
-@torch.inference_mode()
-def _states(network: ProgressiveNetwork, state: State, first: int) -> list[State]:
-    """The states after blocks ``first``..N."""
-    states = []
+def _states(network: ProgressiveNetwork, state: State, first: int) -> Iterator[tuple[int, State]]:
+    """Blocks ``first``..N, and the state after each."""
     for block in range(first, network.num_blocks + 1):
         state = network.advance(state, block)
-        states.append(state)
-    return states
+        yield block, state
 
 
-def _judge(chunks: Sequence[Sequence[State]], labels: Tensor) -> tuple[Entropies, Flags]:
-    """Entropy and correctness (n, exits) of chunks of states; the first of each has no exit."""
-    _, *columns = zip(*chunks, strict=True)
-    exits = [torch.cat([state.logits for state in column]).numpy() for column in columns]
-    shape = len(exits[0]), len(exits)
-    entropy, correct = np.full(shape, NO_EXIT, np.float32), np.zeros(shape, np.bool_)
-    for place, logits in enumerate(exits):
-        if logits.shape[1]:
-            entropy[:, place] = normalised_entropy(logits)
-            correct[:, place] = logits.argmax(1) == labels[: len(logits)].numpy()
-    return entropy, correct
+def _judge(logits: Tensor, labels: Tensor) -> tuple[Entropies, Flags]:
+    """Entropy and correctness, (n,), of an exit; one that is not there is never sure nor right."""
+    if not logits.shape[1]:
+        return np.full(len(labels), NO_EXIT, np.float32), np.zeros(len(labels), np.bool_)
+    entropy = normalised_entropy(logits.numpy()).astype(np.float32)
+    return entropy, (logits.argmax(1) == labels).numpy()
 
 
-def _merge(states: Sequence[State], count: int) -> State:
-    return State(
-        torch.cat([state.carry for state in states])[:count],
-        torch.cat([state.logits for state in states])[:count],
-    )
-
-
-def _split(state: State) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(state.carry.split(CHUNK), state.logits.split(CHUNK), strict=True))
-
-
-def _cross_link(state: State, ladder: CarryCodec, partition: int) -> list[tuple[State, float]]:
-    """What arrives when each sample is encoded, framed and decoded, and a frame's mean size.
+def _cross_link(state: State, ladder: CarryCodec, partition: int) -> list[tuple[State, int]]:
+    """What arrives when each sample is encoded, framed and decoded, and the frames' size.
 
     By level.
     """
     carries: list[list[Tensor]] = [[] for _ in range(ladder.levels)]
-    sizes: list[list[int]] = [[] for _ in range(ladder.levels)]
+    sizes = [0] * ladder.levels
     for carry, logits in zip(state.carry.numpy(), state.logits.numpy(), strict=True):
         for level, (segments, arrived) in enumerate(ladder.at_all_levels(carry, partition)):
-            sizes[level].append(
-                len(pack(Frame(bytes(8), partition, level, logits, tuple(segments))))
-            )
+            sizes[level] += len(pack(Frame(bytes(8), partition, level, logits, tuple(segments))))
             carries[level].append(torch.from_numpy(arrived))
     logits = state.logits.half().float()  # as a frame rounds them
     return [
         (
             State(torch.stack(each).contiguous(memory_format=torch.channels_last), logits),
-            statistics.mean(size),
+            size,
         )
         for each, size in zip(carries, sizes, strict=True)
     ]

@@ -60,6 +60,8 @@ Examples:
   xpi train tiny_imagenet --architecture lite12 --epochs 3 --json
 
   xpi train cifar10 --architecture plain12
+
+  xpi train cifar100 --architecture vgg16 --width 0.5 --epochs 30 --bfloat16
 """
 
 
@@ -84,9 +86,13 @@ def train(
         typer.Option(
             help="Network: xpi12, or lite12 on a pretrained EfficientNet-Lite0; those that other "
             "systems are given, with exits that are not fused: plain12, plain_lite12, and with the "
-            "last exit only single12, single_lite12."
+            "last exit only single12, single_lite12; those of EINet: b_alexnet, flex_vgg16, vgg16, "
+            "resnet50, msdnet21, msdnet40."
         ),
     ] = "xpi12",
+    width: Annotated[
+        float, typer.Option(help="Share of the published channels, of EINet's networks.")
+    ] = 1.0,
     training: Annotated[
         str | None,
         typer.Option(
@@ -142,16 +148,17 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a 12-block network and make a bundle of it."""
-    kind = find_architecture(architecture)
+    """Train a network and make a bundle of it."""
+    kind = find_architecture(architecture, width)
     training = training or kind.training
     if reference is not None and ":" in reference:  # a module in the working folder counts
         sys.path.insert(0, str(Path.cwd()))
     chosen = recipe(training, reference)
     output = output or Path("runs") / f"{dataset}-{architecture}-{training}"
-    _check_version(version)
-    _check_folder(output, resume, restart)
-    purpose = f"{training} of {architecture} on {dataset} from {start_from}, teacher {teacher}"
+    check_version(version)
+    check_folder(output, resume, restart)
+    named = architecture if width == 1 else f"{architecture} at {width:g}"
+    purpose = f"{training} of {named} on {dataset} from {start_from}, teacher {teacher}"
     if peak_learning_rate is not None and not peak_learning_rate > 0:
         raise TrainingError(f"expected a learning rate above 0, got {peak_learning_rate}")
     config = TrainingConfig(
@@ -215,6 +222,7 @@ def train(
             version,
             lambda items, what: progress.track(items, description=what),
             trained.centres,
+            codec=kind.codec,
         )
     bundle.save(output / BUNDLE)
     title = f"{dataset}, {training}, {epochs} epochs"
@@ -253,7 +261,7 @@ def _tell(trained: _Trained, exits: Sequence[int], bundle: Path, title: str, as_
     typer.echo(f"xpi serve --bundle {bundle}")
 
 
-def _check_version(version: str) -> None:
+def check_version(version: str) -> None:
     """Raise ``TrainingError`` for what no manifest takes."""
     allowed = TypeAdapter(Annotated[str, Manifest.model_fields["version"]])
     try:
@@ -265,7 +273,7 @@ def _check_version(version: str) -> None:
         ) from err
 
 
-def _check_folder(folder: Path, resume: bool, restart: bool) -> None:
+def check_folder(folder: Path, resume: bool, restart: bool) -> None:
     """Raise ``TrainingError`` where it is not said what is to become of a run in the folder."""
     if resume and restart:
         raise TrainingError("--resume goes on with a run and --restart replaces it; give one")

@@ -7,7 +7,7 @@ import copy
 from pathlib import Path
 from statistics import fmean
 
-from xpi_ray.networks.stack import StackNetwork
+from xpi_ray.networks.bundled import BundledNetwork
 from xpi_ray.training.data import Splits, Track
 from xpi_ray.training.objectives import Objective
 from xpi_ray.training.trainer import Trainer, TrainingConfig
@@ -16,7 +16,7 @@ LEARNING_RATE_SHARE = 0.1  # of the training's peak, so that what the blocks lea
 
 
 def fine_tuned_if_better(
-    network: StackNetwork,
+    network: BundledNetwork,
     objective: Objective,
     config: TrainingConfig,
     epochs: int,

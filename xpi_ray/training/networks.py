@@ -5,18 +5,21 @@ name ─► Architecture ─► build(splits) ─► network ─► load_weights
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from xpi_ray.compression.builder import CodecName
 from xpi_ray.errors import TrainingError
 from xpi_ray.networks.architectures import lite12, plain12, plain_lite12, xpi12
+from xpi_ray.networks.bundled import BundledNetwork
 from xpi_ray.networks.efficientnet import imagenet_weights
 from xpi_ray.networks.plain import PlainNetwork, PlainTrunkNetwork
-from xpi_ray.networks.stack import StackNetwork
 from xpi_ray.networks.trunk import OnTrunk, TrunkNetwork
 from xpi_ray.networks.xpi import XpiNetwork
+from xpi_ray.networks.zoo import ZOO, Build
 from xpi_ray.training.data import Splits
 from xpi_ray.training.trainer import read_weights
 
@@ -26,7 +29,7 @@ FROZEN_BLOCKS = 8  # of the trunk; later ones hold most weights and little of th
 class Architecture(NamedTuple):
     """How a network is made, and what trains it best."""
 
-    build: Callable[[Splits], StackNetwork]
+    build: Callable[[Splits], BundledNetwork]
     """Makes one for a data set.
 
     Raises:
@@ -35,6 +38,8 @@ class Architecture(NamedTuple):
     training: str
     """Name of a recipe."""
     peak_learning_rate: float
+    codec: CodecName = "ladder"
+    """What its bundle codes carries by."""
 
 
 def _xpi12(splits: Splits) -> XpiNetwork:
@@ -65,6 +70,20 @@ def _begin_with_photos(network: OnTrunk) -> None:
     network.freeze_trunk(FROZEN_BLOCKS)
 
 
+def _zoo(build: Build) -> Architecture:
+    """One of EINet's networks.
+
+    The ladder learns models that grow with the square of the channels, of which these have up to
+    2,048, or many more where there are several scales; SPINN's codec learns none.
+    """
+
+    def made(splits: Splits) -> BundledNetwork:
+        images = splits.train.images
+        return build(len(splits.classes), _size(images), *colour_statistics(images))
+
+    return Architecture(made, "plain_joint", 0.1, "shuffled_lz4")
+
+
 def _single(build: Callable[[Splits], PlainNetwork]) -> Callable[[Splits], PlainNetwork]:
     """The network with its last exit only."""
     return lambda splits: build(splits).keeping(())
@@ -78,19 +97,31 @@ ARCHITECTURES = {
     "plain_lite12": Architecture(_plain_lite12, "plain_joint", 0.6),
     "single12": Architecture(_single(_plain12), "plain_joint", 0.2),
     "single_lite12": Architecture(_single(_plain_lite12), "plain_joint", 0.6),
+    **{name: _zoo(build) for name, build in ZOO.items()},
 }
 
 
-def find_architecture(name: str) -> Architecture:
+def find_architecture(name: str, width: float = 1.0) -> Architecture:
     """The architecture of that name.
 
+    Args:
+        name: Of ``ARCHITECTURES``.
+        width: Multiplies channels, of those in the ``ZOO`` only.
+
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is none, or it has one width only.
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise TrainingError(f"unknown architecture {name!r}; expected one of {known}")
-    return ARCHITECTURES[name]
+    if width == 1:
+        return ARCHITECTURES[name]
+    if name not in ZOO or not 0 < width < 1:
+        raise TrainingError(
+            f"expected a width above 0 and up to 1, and other than 1 for {', '.join(ZOO)} only; "
+            f"got {width} for {name}"
+        )
+    return _zoo(partial(ZOO[name], width=width))
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:

@@ -5,7 +5,7 @@ batch ─► objective(network, images, labels) ─► loss (scalar) ─► trai
 An objective says what runs and what counts; a prediction loss says how each exit is judged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -126,16 +126,23 @@ class Joint(Objective):
     """All exits at once, later ones weighted more.
 
     BranchyNet (ICPR'16), section III-B: L = Σ w_i · L_i.
+
+    Args:
+        prediction: Judges the exits.
+        weights: From the number of exits to a weight for each, (exits,).
     """
 
-    def __init__(self, prediction: Prediction) -> None:
+    def __init__(
+        self, prediction: Prediction, weights: Callable[[int], Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.prediction = prediction
+        self.weights = weights or rising_weights
 
     def forward(self, network: ProgressiveNetwork, images: Tensor, labels: Tensor) -> Tensor:
         """Run the whole network on the batch."""
         losses = self.prediction(network(images), images, labels)
-        return losses @ rising_weights(len(losses))
+        return losses @ self.weights(len(losses))
 
 
 def rising_weights(count: int) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from xpi_ray.config import Frozen
 from xpi_ray.errors import DataError
+from xpi_ray.networks.bundled import BundledNetwork
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.stack import StackNetwork
 from xpi_ray.training.data import Split, Track, batches, silent
@@ -189,7 +190,7 @@ class Trainer:
     def _parameter_groups(self) -> list[dict[str, object]]:
         """What is trained of the network and of the objective, with and without weight decay."""
         groups: list[dict[str, object]] = []
-        pretrained = self.network.pretrained() if isinstance(self.network, StackNetwork) else []
+        pretrained = self.network.pretrained() if isinstance(self.network, BundledNetwork) else []
         slow = {parameter for module in pretrained for parameter in module.parameters()}
         parts: list[tuple[Iterable[nn.Parameter], float]] = [
             ((p for p in self.network.parameters() if p not in slow), 1.0),
