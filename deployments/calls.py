@@ -5,16 +5,19 @@ Flow ─► EdgeHandle, CloudHandle ─► DeploymentHandle ─► replica
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import OverloadError, TierLostError
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels
+from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.records import RequestRecord
 
@@ -28,12 +31,30 @@ class EdgeHandle:
         # By value: what is passed is small, and a store round trip would double the hop.
         self._handle = handle.options(_by_reference=False)
 
-    async def __call__(
+    async def run(
         self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
     ) -> EdgeReply:
         """Raise TierLostError when the replica died and OverloadError when the queue is full."""
         call = self._handle.run.remote(pixels, plan, budget_ms, traceparent)
         return cast(EdgeReply, await _outcome(call, "edge"))
+
+    async def stream(
+        self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str
+    ) -> AsyncGenerator[ElasticExit | ElasticEnd]:
+        """As ``EdgeExecutor.stream``; raises as a call does."""
+        streams = self._handle.options(stream=True)
+        call = streams.stream.remote(pixels, stops, spent_ms, traceparent)
+        try:
+            with _translated("edge"):
+                async for part in call:
+                    yield cast(ElasticExit | ElasticEnd, part)
+        finally:
+            call.cancel()
+
+    async def preempt(self) -> int:
+        """As ``EdgeExecutor.preempt``, of all replicas."""
+        with _translated("edge"):
+            return sum(await self._handle.broadcast("preempt").results_async())
 
 
 class CloudHandle:
@@ -70,10 +91,18 @@ class SchedulerHandle:
 async def _outcome(call: DeploymentResponse, tier: str) -> object:
     """Wait for a call; a caller that gives up takes the call back."""
     try:
-        return await call
+        with _translated(tier):
+            return await call
     except asyncio.CancelledError:
         call.cancel()
         raise
+
+
+@contextmanager
+def _translated(tier: str) -> Iterator[None]:
+    """Ray's failures as the project's."""
+    try:
+        yield
     except BackPressureError as err:
         raise OverloadError(f"too many requests wait for the {tier} already; try again") from err
     except (RayActorError, DeploymentUnavailableError) as err:

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from deployments.args import CLOUD_APP, SCHEDULER_APP, SiteArgs
 from deployments.calls import CloudHandle, EdgeHandle, SchedulerHandle
@@ -29,6 +29,7 @@ from xpi_ray.errors import RequestError, TooLargeError
 from xpi_ray.inference.answer import Answer
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import Pixels
+from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
 from xpi_ray.inference.flow import CloudCall, Flow
 from xpi_ray.inference.shaped import ShapedCloud
 from xpi_ray.link.traces import read
@@ -62,8 +63,9 @@ class Router:
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
         local = EdgeExecutor(args, bundle) if edge is None else None
+        self._edge = local or EdgeHandle(edge)
         self._flow = Flow(
-            EdgeHandle(edge) if local is None else local.run,
+            self._edge.run,
             _cloud(args),
             bundle.digest,
             self._tracing,
@@ -94,6 +96,7 @@ class Router:
         return Routes(
             [
                 ("POST", "/v1/classify", self._classify),
+                ("POST", "/v1/classify/stream", self._stream),
                 ("POST", f"{MODEL}/infer", self._infer),
                 ("POST", f"{VERSION}/infer", self._infer),
                 ("GET", "/v2", self._server_metadata),
@@ -116,6 +119,8 @@ class Router:
             try:
                 handle, parameters = self._routes.find(request)
                 reply = await handle(request, **parameters)
+                if isinstance(reply, Response):
+                    return reply
             except Exception as err:  # problem() tells the client's faults from ours
                 if not isinstance(err, RequestError):
                     logger.exception("%s %s failed", request.method, path)
@@ -137,6 +142,35 @@ class Router:
             request, call.image, call.deadline.ms, call.file, call.decode_image_ms
         )
         return self._handlers.render_classify(call, answer)
+
+    async def _stream(self, request: Request) -> Response:
+        """Exits as they come; whoever closes the connection stops the compute."""
+        body = await _read_body(request, self._handlers.max_classify_bytes)
+        call = await asyncio.to_thread(
+            self._handlers.parse_stream, _headers(request), _query(request), body
+        )
+        spent_ms = (time.perf_counter() - request.state.received_s) * 1000
+        traceparent = request.state.span.traceparent
+        parts = self._edge.stream(call.image, call.stops, spent_ms, traceparent)
+        first = await anext(parts)  # what is wrong with the request shows here, and in the status
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(
+            self._events(first, parts), headers=headers, media_type="text/event-stream"
+        )
+
+    async def _events(
+        self, first: ElasticExit | ElasticEnd, parts: AsyncGenerator[ElasticExit | ElasticEnd]
+    ) -> AsyncIterator[bytes]:
+        try:
+            yield self._handlers.render_part(first)
+            async for part in parts:
+                yield self._handlers.render_part(part)
+        finally:
+            await parts.aclose()
+
+    async def preempt(self) -> int:
+        """End all that runs at the edge at once, with the answers in hand; how many that was."""
+        return await self._edge.preempt()
 
     async def _infer(self, request: Request, model: str, version: str | None = None) -> HttpReply:
         body = await _read_body(request, self._handlers.max_infer_bytes)

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from xpi_ray.api.handlers import HttpReply
 from xpi_ray.errors import NotFoundError, RequestError
 
-Serve = Callable[..., Awaitable[HttpReply]]
-"""Called with the request and the path's parameters by name."""
+Serve = Callable[..., Awaitable[HttpReply | Response]]
+"""Called with the request and the path's parameters by name; a Response is a stream."""
 
 
 class MethodNotAllowedError(RequestError):

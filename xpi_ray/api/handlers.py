@@ -22,9 +22,12 @@ from xpi_ray.api.schema import (
     ExitScore,
     ModelFacts,
     ServerMetadata,
+    StreamEnd,
+    StreamExit,
     model_metadata,
     parse_infer_request,
 )
+from xpi_ray.api.stops import FIELDS, read_stops
 from xpi_ray.api.tensors import (
     LENGTH_HEADER,
     OutputChoice,
@@ -35,13 +38,17 @@ from xpi_ray.api.tensors import (
     write_outputs,
 )
 from xpi_ray.compression.image import MAX_IMAGE_BYTES, decode_image
+from xpi_ray.config import Frozen
+from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import NotFoundError, RequestError, TooLargeError, UnsupportedMediaError
 from xpi_ray.inference.answer import STAGES, Answer, ExitAnswer, Logits, Status
+from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
 
 JSON_BYTES_PER_PIXEL = 8  # three digits, a comma, and indentation
 MAX_JSON_BYTES = 2**16  # all of an infer request's JSON but its data
 
 
+CLASSIFY_FIELDS = ("deadline_ms", "exits")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -74,6 +81,15 @@ class ClassifyCall(NamedTuple):
     wants_exits: bool
     decode_image_ms: float
     """For the answer's stages."""
+
+
+class StreamCall(NamedTuple):
+    """A parsed request for exits as they come."""
+
+    image: Pixels
+    """uint8 (3, H, W)."""
+    stops: StopTimes | None
+    """When it may be stopped; None if the caller does not say."""
 
 
 class Handlers:
@@ -188,16 +204,51 @@ class Handlers:
             RequestError: Or one below it, for whatever cannot be answered as it was sent.
         """
         _check_body(headers, body, self.max_classify_bytes)
-        data, options = _read_options(headers.get("content-type", ""), query, body)
+        content_type = headers.get("content-type", "")
+        data, options = _read_options(content_type, query, body, CLASSIFY_FIELDS)
         wants_exits = _FLAGS.get(options.get("exits", "false"))
         if wants_exits is None:
             raise RequestError(f"exits must be true or false, got {options['exits'][:64]!r}")
         deadline = self._read_deadline(headers, options)
+        image, decode_image_ms = self._decode(data)
+        return ClassifyCall(image, data, deadline, wants_exits, decode_image_ms)
+
+    def parse_stream(self, headers: Mapping[str, str], query: str, body: bytes) -> StreamCall:
+        """``POST /v1/classify/stream``: the image as in ``parse_classify``.
+
+        Args:
+            headers: Names in lower case.
+            query: ``stop_within_ms`` or ``stops_ms`` may stand there.
+            body: The image, or a form with it and these.
+
+        Raises:
+            RequestError: Or one below it, for whatever cannot be answered as it was sent.
+        """
+        _check_body(headers, body, self.max_classify_bytes)
+        data, options = _read_options(headers.get("content-type", ""), query, body, FIELDS)
+        stops = read_stops(options)
+        return StreamCall(self._decode(data)[0], stops)
+
+    def _decode(self, data: bytes) -> tuple[Pixels, float]:
+        """An image file's pixels, and what that took, in ms."""
         started_s = time.perf_counter()
         _, height, width = self.facts.image_shape
         image = decode_image(data, (height, width))
-        decode_image_ms = (time.perf_counter() - started_s) * 1000
-        return ClassifyCall(image, data, deadline, wants_exits, decode_image_ms)
+        return image, (time.perf_counter() - started_s) * 1000
+
+    def render_part(self, part: ElasticExit | ElasticEnd) -> bytes:
+        """One event of a stream, in the form of server-sent events (HTML, section 9.2)."""
+        elapsed_ms = round(part.elapsed_ms, 3)
+        if isinstance(part, ElasticEnd):
+            status = "complete" if part.is_complete else "stopped"
+            return _event(
+                "end", StreamEnd(status=status, blocks=part.blocks, elapsed_ms=elapsed_ms)
+            )
+        score = self._score(part.answer)
+        confidence = round(part.confidence, 4)
+        return _event(
+            "exit", StreamExit(**dict(score), confidence=confidence, elapsed_ms=elapsed_ms)
+        )
 
     def render_classify(self, call: ClassifyCall, answer: Answer) -> HttpReply:
         """Answer a classify request."""
@@ -257,7 +308,13 @@ def _check_body(headers: Mapping[str, str], body: bytes, limit_bytes: int) -> No
         raise TooLargeError(f"the body must be at most {limit_bytes} bytes, got {len(body)}")
 
 
-def _read_options(content_type: str, query: str, body: bytes) -> tuple[bytes, dict[str, str]]:
+def _event(kind: str, message: Frozen) -> bytes:
+    return f"event: {kind}\ndata: {message.model_dump_json()}\n\n".encode()
+
+
+def _read_options(
+    content_type: str, query: str, body: bytes, allowed: Sequence[str]
+) -> tuple[bytes, dict[str, str]]:
     """The image file, and the fields beside it in the query or the form."""
     options = read_query(query)
     if is_form(content_type):
@@ -268,9 +325,9 @@ def _read_options(content_type: str, query: str, body: bytes) -> tuple[bytes, di
         if twice := options.keys() & form:
             raise RequestError(f"{min(twice)[:64]!r} stands in the form and in the query")
         options |= {name: value.decode("utf-8", "replace") for name, value in form.items()}
-    if unknown := options.keys() - {"deadline_ms", "exits"}:
+    if unknown := options.keys() - set(allowed):
         raise RequestError(
-            "expected no fields but deadline_ms and exits beside the image, "
+            f"expected no fields but {' and '.join(allowed)} beside the image, "
             f"got {min(unknown)[:64]!r}"
         )
     return body, options

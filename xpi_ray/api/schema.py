@@ -110,6 +110,25 @@ class ExitScore(Frozen):
     entropy: float
 
 
+class StreamExit(ExitScore):
+    """An exit that ran, of a request that may be stopped at any time."""
+
+    confidence: float
+    """The chance that it is right, 0..1, calibrated on held-out images."""
+    elapsed_ms: float
+    """Since the request came."""
+
+
+class StreamEnd(Frozen):
+    """The end of such a request."""
+
+    status: str
+    """``complete``: nothing ahead was worth its time; ``stopped``: the edge was pre-empted."""
+    blocks: int
+    """How many ran."""
+    elapsed_ms: float
+
+
 class ClassifyAnswer(Frozen):
     """The body that answers ``POST /v1/classify``."""
 

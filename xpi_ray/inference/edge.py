@@ -116,21 +116,27 @@ class EdgeRun:
         self._blocks = 0
         self._exits: list[ExitAnswer] = []
         self._sure = False
+        self._stopped = False
         self._edge_ms = 0.0
         self._overrun_ms = 0.0
 
     @property
     def expected_ms(self) -> float:
         """What the next block is expected to take; 0 if there is none to run."""
-        block = self._blocks + 1
-        if self._sure or block > self._last_block:
-            return 0.0
-        return self._pace.expected_ms(block)
+        return 0.0 if self._is_over else self._pace.expected_ms(self._blocks + 1)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._sure or self._stopped or self._blocks == self._last_block
+
+    def stop(self) -> None:
+        """Run no further block; from any thread."""
+        self._stopped = True
 
     def step(self) -> bool:
         """Run the next block if there is one to run; whether it did."""
         block, expected_ms = self._blocks + 1, self.expected_ms
-        if self._sure or block > self._last_block or not self._budget.allows(expected_ms):
+        if self._is_over or not self._budget.allows(expected_ms):
             return False
         started = time.perf_counter()
         with torch.inference_mode():
