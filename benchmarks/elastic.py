@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xpi_ray.elastic.guide import Costs, Guide, Search
-from xpi_ray.elastic.planner import exact
+from xpi_ray.elastic.guide import Costs, Guide
+from xpi_ray.elastic.planner import Search, exact
 from xpi_ray.elastic.predictor import Predictor
 from xpi_ray.elastic.stop_times import StopTimes
 

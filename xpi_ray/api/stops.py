@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xpi_ray.elastic.stop_times import StopTimes
+from xpi_ray.api.deadline import LONGEST_MS
+from xpi_ray.elastic.stop_times import LEAST_SPAN_MS, StopTimes
 from xpi_ray.errors import RequestError
 
 FIELDS = ("stop_within_ms", "stops_ms")
 MOST_STOPS = 1000
-LONGEST_MS = 24 * 3600 * 1000.0
 NEVER = "never"
 
 
@@ -49,9 +49,9 @@ def _time_ms(name: str, text: str) -> float:
         time_ms = float(text) if len(text) <= 32 else math.nan
     except ValueError:
         time_ms = math.nan
-    if not 0.001 <= time_ms <= LONGEST_MS:
+    if not LEAST_SPAN_MS <= time_ms <= LONGEST_MS:
         raise RequestError(
-            f"{name} must be in milliseconds, at least 0.001 and at most 24 hours, "
+            f"{name} must be in milliseconds, at least {LEAST_SPAN_MS} and at most 24 hours, "
             f"got {text[:64]!r}"
         )
     return time_ms

@@ -6,16 +6,13 @@
 EINet (ICDCS'23), slide "Design of EINet": search and update again until the inference is stopped.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from xpi_ray.elastic.planner import Ahead, Flags, Floats, exact
+from xpi_ray.elastic.planner import Ahead, Floats, Search, exact
 from xpi_ray.elastic.predictor import Predictor
 from xpi_ray.elastic.stop_times import StopTimes
-
-Search = Callable[[Ahead, StopTimes], Flags]
 
 
 class Costs(NamedTuple):

@@ -13,6 +13,7 @@ of the plan's exit before it, and R(t) the chance that the request still runs at
 Letters: n exits ahead, behind those that ran or were skipped already.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,10 @@ class Ahead(NamedTuple):
     """The chance, 0..1, that its answer is right, as expected now, (n,)."""
     held: float
     """Likewise of the answer in hand; 0 if there is none."""
+
+
+Search = Callable[[Ahead, StopTimes], Flags]
+"""Finds a plan, (n,)."""
 
 
 def expectation(plan: Flags, ahead: Ahead, stops: StopTimes) -> float:

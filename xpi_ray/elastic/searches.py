@@ -5,12 +5,12 @@
 EINet (ICDCS'23), slides "Search Engine" and "Hybrid Search". Letters: n exits ahead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numba import njit
 
-from xpi_ray.elastic.planner import Ahead, Flags, exact, worth
+from xpi_ray.elastic.planner import Ahead, Flags, Search, exact, worth
 from xpi_ray.elastic.stop_times import StopTimes
 
 MOST_ENUMERATED = 20
@@ -59,7 +59,7 @@ def random(ahead: Ahead, stops: StopTimes) -> Flags:
     return max(plans, key=lambda plan: float(worth(plan, ahead, stops)))
 
 
-SEARCHES: Mapping[str, Callable[[Ahead, StopTimes], Flags]] = {
+SEARCHES: Mapping[str, Search] = {
     search.__name__: search for search in (exact, hybrid, greedy, enumeration, random)
 }
 

@@ -1,6 +1,7 @@
 """Named architectures: the specs that the training command offers."""
 
 from xpi_ray.networks.block import BlockSpec
+from xpi_ray.networks.bundled import Colour
 from xpi_ray.networks.efficientnet import PIXEL_MEAN, PIXEL_STD
 from xpi_ray.networks.plain import (
     ExitSpec,
@@ -10,8 +11,6 @@ from xpi_ray.networks.plain import (
 )
 from xpi_ray.networks.trunk import TrunkSpec, trunk_parts
 from xpi_ray.networks.xpi import XpiSpec
-
-Colour = tuple[float, float, float]
 
 
 def xpi12(num_classes: int, image_size: tuple[int, int], mean: Colour, std: Colour) -> XpiSpec:

@@ -14,9 +14,8 @@ from torch import nn
 from xpi_ray.networks.attach import attach_exits
 from xpi_ray.networks.backbones import AlexNet, ResNet50, Vgg16, scaled
 from xpi_ray.networks.branched import BranchedNetwork
+from xpi_ray.networks.bundled import Colour
 from xpi_ray.networks.msdnet import MsdNetwork, MsdSpec
-
-Colour = tuple[float, float, float]
 
 
 class Build(Protocol):
