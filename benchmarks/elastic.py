@@ -1,13 +1,14 @@
 """Plans for requests that may be stopped at any time, judged on recorded confidences and times.
 
-    confidences, rights, costs, stop times ─► strategy ─► exits that run ─► accuracy at the stop
+    confidences ─► strategy ─► exits that run ─┐
+                 rights, costs, stop times ────┴─► accuracy at the stop
 
 The chance that a stop falls between two exits weighs what the first of them says, so no stop is
 drawn. Strategies look at confidences of exits only once these ran. EINet's baselines: the same
 exits for all (a quarter, a half, all of them, the last one), and all of them until one is sure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,9 +80,17 @@ def ends_ms(ran: Sequence[int], costs: Costs) -> Floats:
     return reach_ms + np.cumsum(costs.exit_ms[chosen])
 
 
-def rights(strategy: Strategy, samples: Samples, costs: Costs, stops: StopTimes) -> Iterator[float]:
-    """Of each image, the chance that the answer at the stop is right; none in hand is wrong."""
-    for confidence, correct in zip(samples.confidence, samples.correct, strict=True):
-        ran = list(strategy(confidence))
+def rights(
+    runs: Iterable[Sequence[int]], correct: NDArray[np.bool_], costs: Costs, stops: StopTimes
+) -> Iterator[float]:
+    """Of each image, the chance that the answer at the stop is right; none in hand is wrong.
+
+    Args:
+        runs: Indices of the exits that run, ascending, of each of n images.
+        correct: Whether each exit is right, (n, N).
+        costs: Of blocks and exits.
+        stops: When requests are stopped.
+    """
+    for ran, right in zip(runs, correct, strict=True):
         left = stops.still_running(ends_ms(ran, costs))
-        yield float((left - np.append(left[1:], 0.0)) @ correct[ran]) if ran else 0.0
+        yield float((left - np.append(left[1:], 0.0)) @ right[list(ran)]) if len(ran) else 0.0

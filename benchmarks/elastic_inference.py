@@ -158,14 +158,18 @@ def compared(
     network: Network, predictors: Mapping[str, Predictor], progress: Progress
 ) -> Iterator[Row]:
     """The accuracy of every strategy on test images."""
-    best = max(predictors, key=lambda name: _accuracy(network, network.judging, predictors[name]))
+    best = max(
+        predictors,
+        key=lambda name: _accuracy(
+            network, network.judging, planned(network.costs, predictors[name], network.stops)
+        ),
+    )
     every = strategies(network, predictors, best)
     for name, strategy in progress.track(every.items(), description=network.name):
-        found = np.fromiter(rights(strategy, network.test, network.costs, network.stops), float)
         yield {
             **_named(network),
             "plan": name,
-            "accuracy": round(float(found.mean()), 5),
+            "accuracy": round(_accuracy(network, network.test, strategy), 5),
             "predictor": best if name.startswith("planner") else "",
         }
 
@@ -200,9 +204,9 @@ def _knowing(network: Network) -> Strategy:
     return run
 
 
-def _accuracy(network: Network, samples: Samples, predictor: Predictor) -> float:
-    strategy = planned(network.costs, predictor, network.stops)
-    return float(np.mean(list(rights(strategy, samples, network.costs, network.stops))))
+def _accuracy(network: Network, samples: Samples, strategy: Strategy) -> float:
+    runs = map(strategy, samples.confidence)
+    return float(np.mean(list(rights(runs, samples.correct, network.costs, network.stops))))
 
 
 def _named(network: Network) -> Row:

@@ -129,14 +129,18 @@ def encodings(rows: Rows) -> list[list[str]]:
 def drift(rows: Rows) -> list[list[str]]:
     """Percent missed in each phase, and seconds to recover, over repeats."""
     head = ["side", "repeats", *(f"missed {phase}, %" for phase in PHASES)]
-    table = [[*head, "accuracy during, %", "recovery during, s", "recovery after, s"]]
+    head += ["accuracy during, %", "in time and right, %"]
+    table = [[*head, "recovery during, s", "recovery after, s"]]
     for (side,), own in grouped(rows, "side").items():
         by_phase = {str(phase): same for (phase,), same in grouped(own, "phase").items()}
         cells = [f"`{side}`", str(len(grouped(own, "repeat")))]
         cells += [spread(column(by_phase[name], "missed")).text(100, 1) for name in PHASES]
+        during = by_phase["during"]
         # It is NaN where nothing was answered in time.
-        known = [each for each in column(by_phase["during"], "accuracy") if math.isfinite(each)]
-        cells.append(spread(known).text(100, 1) if known else "")
+        known = [row for row in during if math.isfinite(float(row["accuracy"]))]
+        cells.append(spread(column(known, "accuracy")).text(100, 1) if known else "")
+        both = [(1 - float(row["missed"])) * float(row["accuracy"]) for row in known]
+        cells.append(spread(both + [0.0] * (len(during) - len(known))).text(100, 1))
         recovery = [spread(column(by_phase[name], "recovery_s")) for name in PHASES[1:]]
         table.append([*cells, *(each.text(digits=1) for each in recovery)])
     return table

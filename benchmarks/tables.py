@@ -13,6 +13,13 @@ from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks import comparison_tables
+from benchmarks.elastic_tables import (
+    elastic_inference,
+    elastic_live,
+    elastic_modes,
+    elastic_planner,
+    elastic_predictors,
+)
 from benchmarks.policy_tables import (
     decision_time,
     drift,
@@ -333,6 +340,11 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "simulator_speed": simulator_speed,
     "simulator_fidelity": simulator_fidelity,
     "drift": drift,
+    "elastic_inference": elastic_inference,
+    "elastic_predictors": elastic_predictors,
+    "elastic_planner": elastic_planner,
+    "elastic_modes": elastic_modes,
+    "elastic_live": elastic_live,
     **comparison_tables.COMPARISON,
 }
 

@@ -120,5 +120,7 @@ Send a photo:
 
 Measure its nodes, while it has nothing else to do:
   {cluster.joining} xpi profile --address auto
+End what runs at its edge, with the answers in hand:
+  {cluster.joining} xpi preempt
 
 Ctrl-C stops it."""

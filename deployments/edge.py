@@ -142,13 +142,16 @@ class EdgeExecutor:
                 )
                 with self._preemptible(run):
                     told = 0
-                    while await self._step(run):
-                        for part in run.exits[told:]:
-                            said.put_nowait(part)
-                        told = len(run.exits)
-                        await _give_way()
+                    try:
+                        while await self._step(run):
+                            for part in run.exits[told:]:
+                                said.put_nowait(part)
+                            told = len(run.exits)
+                            await _give_way()
+                    finally:  # of a closed stream too
+                        exit_ = run.exits[-1].answer.exit if run.exits else 0
+                        span.set(exit=exit_, blocks=run.blocks)
             said.put_nowait(run.end)
-            span.set(exit=run.exits[-1].answer.exit if run.exits else 0, blocks=run.blocks)
 
     async def _step(self, run: ElasticRun) -> bool:
         """Take one step, beside the loop if it is long; a pre-emption does not wait for it."""

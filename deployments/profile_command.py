@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from deployments.driver import ADDRESS_HELP
 from deployments.profiling import Node, measure_bundle, measure_nodes
 from xpi_ray.bundle import Bundle, find
 from xpi_ray.profiles.energy import compute_j
@@ -51,10 +52,7 @@ def profile(
     ] = 1,
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Measure on a running Ray cluster's labelled nodes: HOST:PORT of its head, with a "
-            "node of it here, ray://HOST:PORT from elsewhere, or auto."
-        ),
+        typer.Option(help=f"Measure on a running Ray cluster's labelled nodes: {ADDRESS_HELP}"),
     ] = None,
     slowdown: Annotated[
         float,

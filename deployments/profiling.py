@@ -8,18 +8,16 @@ Nodes are measured one by one, as some may be the same machine; it should serve 
 
 import copy
 import logging
-import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 import torch
-from ray._private import ray_constants, services
 from ray.exceptions import RayError
 
+from deployments.driver import joined
 from deployments.placement import CLOUD, SITE_LABEL, TIER_LABEL, missing_labels
 from xpi_ray.bundle import Bundle
 from xpi_ray.bundle_command import files
@@ -30,8 +28,6 @@ from xpi_ray.profiles.table import Profile
 logger = logging.getLogger("ray.serve")
 
 IMAGES = 16  # of noise: what a block takes does not depend on what it sees
-LOOPBACK = ("127.0.0.1:", "localhost:")
-PATIENCE_S = 10.0  # for a head to answer
 
 
 class Node(NamedTuple):
@@ -89,8 +85,7 @@ def measure_nodes(
     The bundle travels to the nodes, so what they measure is this one, whatever they hold.
 
     Args:
-        address: ``HOST:PORT`` of the cluster's head, with a node of it on this machine;
-            ``ray://HOST:PORT`` from elsewhere; or ``auto`` for the cluster that runs here.
+        address: As in ``joined``.
         folder: Of the bundle.
         repeats: As in ``measure_profile``, and so are the threads.
         threads: That an image's blocks run on.
@@ -105,7 +100,7 @@ def measure_nodes(
     """
     contents = {path.name: path.read_bytes() for path in files(folder)}
     found: dict[str, Profile] = {}
-    with _joined(address):
+    with joined(address):
         nodes = labelled(ray.nodes())
         shipped = ray.put(contents)
         for node in track(nodes):
@@ -148,29 +143,3 @@ def _measure_shipped(contents: Mapping[str, bytes], repeats: int, threads: int) 
             (Path(folder) / name).write_bytes(data)
         loaded = Bundle.load(folder)
     return measure_bundle(loaded, repeats, threads)
-
-
-@contextmanager
-def _joined(address: str) -> Iterator[None]:
-    """Be a driver of a running cluster; whatever it still runs for this one ends with it."""
-    settings: dict[str, Any] = {}
-    try:
-        if address == "auto":
-            address = services.get_ray_address_from_environment(address, None)
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host, int(port)), PATIENCE_S).close()  # Ray tries for minutes
-        if address.startswith(LOOPBACK):
-            # Else Ray swaps it for the machine's outer address, where nothing of ours listens.
-            ray_constants.ENABLE_RAY_CLUSTER = False
-            settings["_node_ip_address"] = "127.0.0.1"
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except (OSError, RuntimeError, ValueError, AssertionError) as err:
-        raise TierLostError(
-            f"no Ray cluster to join at {address} ({err}); expected HOST:PORT of its head, "
-            "ray://HOST:PORT, or auto where one runs on this machine, and RAY_AUTH_TOKEN_PATH if "
-            "it asks for a token"
-        ) from err
-    try:
-        yield
-    finally:
-        ray.shutdown()

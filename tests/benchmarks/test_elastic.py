@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.elastic import Samples, ends_ms, planned, rights, spread, static, until_sure
+from benchmarks.elastic import ends_ms, planned, rights, spread, until_sure
 from xpi_ray.elastic.guide import Costs
 from xpi_ray.elastic.stop_times import StopTimes
 
@@ -17,20 +17,19 @@ def test_ends_are_blocks_and_the_exits_that_ran():
 def test_the_share_of_right_answers_is_that_of_drawn_stops():
     """What is summed over intervals is what many drawn stops find in hand."""
     rng = np.random.default_rng(0)
-    samples = Samples(rng.random((20, 3)).astype(np.float32), rng.random((20, 3)) < 0.6)
+    correct = rng.random((20, 3)) < 0.6
     stops = StopTimes.uniform(10)
-    found = list(rights(static([0, 2]), samples, COSTS, stops))
+    found = list(rights([[0, 2]] * 20, correct, COSTS, stops))
     drawn = rng.uniform(0, 10, 200_000)
     hand = np.searchsorted(ends_ms([0, 2], COSTS), drawn, side="right")
-    for value, correct in zip(found, samples.correct, strict=True):
-        says = np.array([False, correct[0], correct[2]])
+    for value, right in zip(found, correct, strict=True):
+        says = np.array([False, right[0], right[2]])
         assert value == pytest.approx(says[hand].mean(), abs=0.01)
 
 
 def test_nothing_that_runs_is_never_right():
     """A plan without exits has no answer at any stop."""
-    samples = Samples(np.ones((1, 3), np.float32), np.ones((1, 3), np.bool_))
-    assert list(rights(static([]), samples, COSTS, StopTimes.uniform(10))) == [0.0]
+    assert list(rights([[]], np.ones((1, 3), np.bool_), COSTS, StopTimes.uniform(10))) == [0.0]
 
 
 def test_until_sure_ends_with_the_first_sure_exit():

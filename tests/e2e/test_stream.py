@@ -5,6 +5,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ import torch
 from ray import serve
 
 from deployments.args import site_app_name
+from deployments.preempt_command import preempt_site
 from xpi_ray.compression.image import decode_image
+from xpi_ray.errors import TierLostError
 
 pytestmark = pytest.mark.ray
 
@@ -94,6 +97,38 @@ def test_a_pre_emption_comes_to_all_edges(cluster):
     """A router tells all of its site's edge replicas, and how many requests it ended."""
     router = serve.get_app_handle(site_app_name("site-1"))
     assert router.preempt.remote().result() == 0
+
+
+def test_a_pre_emption_ends_streams_with_what_they_hold(cluster, photo):
+    """Streams that a pre-emption ends say so, and hold the exits that ran before it."""
+    done, ends = Event(), []
+
+    def ask():
+        with httpx.Client(base_url=cluster.url, timeout=30) as client:
+            while not done.is_set():
+                with client.stream("POST", URL, content=photo) as reply:
+                    *exits, (_, end) = events(reply)
+                assert all(message["exit"] <= end["blocks"] for _, message in exits)
+                ends.append(end["status"])
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        give_up_s = time.monotonic() + 30
+        try:
+            while "stopped" not in ends and time.monotonic() < give_up_s:
+                ended = preempt_site("site-1")
+                assert 0 <= ended <= 2
+        finally:
+            done.set()
+        for each in asking:
+            each.result()
+    assert "stopped" in ends
+
+
+def test_a_site_that_is_not_served_cannot_be_pre_empted(cluster):
+    """The error names the applications that are there."""
+    with pytest.raises(TierLostError, match=r"no application xpi-site-9 .*: .*xpi-site-1"):
+        preempt_site("site-9")
 
 
 @pytest.mark.parametrize(

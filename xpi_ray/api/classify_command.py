@@ -4,16 +4,13 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Column, Table
 
+from xpi_ray.api.client import Client
 from xpi_ray.api.schema import ClassifyAnswer
-from xpi_ray.errors import RequestError, UnavailableError, XpiError
-
-TIMEOUT_S = 60.0  # far above any deadline: a first request may wait for a server that starts
+from xpi_ray.errors import UnavailableError, XpiError
 
 EXAMPLES = """
 Examples:
@@ -40,10 +37,10 @@ def classify(
     """Classify images on a running server, and show which exit answered and what took the time."""
     answers: dict[Path, ClassifyAnswer] = {}
     failed = False
-    with httpx.Client(timeout=TIMEOUT_S) as client:
+    with Client(server) as client:
         for file in files:
             try:
-                answer = _ask(client, server, file, deadline_ms, exits or not as_json)
+                answer = client.classify(file, deadline_ms, exits or not as_json)
             except XpiError as err:
                 typer.echo(f"{file}: {err}", err=True)
                 failed = True
@@ -58,42 +55,6 @@ def classify(
         _show(answers)
     if failed:
         raise typer.Exit(1)
-
-
-def _ask(
-    client: httpx.Client, server: str, file: Path, deadline_ms: float | None, exits: bool
-) -> ClassifyAnswer:
-    """Post one file.
-
-    Raises:
-        RequestError: The file cannot be read, or the server refused it.
-        UnavailableError: Nothing answers there.
-    """
-    options = {"exits": "true"} if exits else {}
-    if deadline_ms is not None:
-        options["deadline_ms"] = str(deadline_ms)
-    try:
-        reply = client.post(
-            f"{server.rstrip('/')}/v1/classify", params=options, content=file.read_bytes()
-        )
-        if reply.is_success:
-            return ClassifyAnswer.model_validate_json(reply.content)
-        raise RequestError(_refusal(reply))
-    except OSError as err:
-        raise RequestError(f"cannot read the file: {err.strerror}") from err
-    except ValidationError:
-        raise RequestError(f"{server} answers, but not as an xpi server does") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as err:
-        raise UnavailableError(
-            f"no server answers at {server} ({err}); start one with `make serve` or `xpi serve`"
-        ) from err
-
-
-def _refusal(reply: httpx.Response) -> str:
-    try:
-        return str(reply.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {reply.status_code} {reply.reason_phrase}"
 
 
 def _show(answers: dict[Path, ClassifyAnswer]) -> None:

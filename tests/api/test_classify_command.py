@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from xpi_ray.api.command import EXAMPLES, classify
+from xpi_ray.api.classify_command import EXAMPLES, classify
 from xpi_ray.api.handlers import HttpReply
 from xpi_ray.api.problem import problem
 from xpi_ray.errors import RequestError
