@@ -19,8 +19,8 @@ install: .venv/installed ## Install the project and its tools into .venv
 serve: .venv/installed ## Start a local cluster of one edge and one cloud node (Ctrl-C stops it)
 	$(BIN)/xpi serve
 
-test: .venv/installed ## Run all tests
-	$(BIN)/python -m pytest
+test: .venv/installed ## Run all tests, by two workers
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 coverage: .venv/installed ## Run all tests and tell which branches they leave out
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

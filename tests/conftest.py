@@ -1,12 +1,14 @@
 """What tests of several packages share: a small network, its bundle, and the data sets."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 from xpi_ray.compression.ladder import Ladder
 from xpi_ray.compression.transform import Transform
@@ -23,6 +25,28 @@ from xpi_ray.training.packing import carries, pack
 # How long an example takes is the machine's matter.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processor
+    torch.set_num_threads(1)
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives workers a file at a time; what starts Ray goes to one of them."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return "ray" if file.startswith(("tests/e2e/", "tests/rl/")) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Called where there are workers."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """What starts Ray takes longest, and begins first."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session")

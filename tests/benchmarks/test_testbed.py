@@ -107,7 +107,10 @@ def test_programs_run_on_their_host(possible):
         assert edge.address in told
         assert "eth0" not in told
         process = edge.popen("sleep", "300")
-        assert process.pid in edge.pids()
+        give_up_s = time.monotonic() + 10
+        while process.pid not in edge.pids():  # `ip` brings it there first
+            assert time.monotonic() < give_up_s
+            time.sleep(0.01)
     assert process.wait(5) == -15
 
 

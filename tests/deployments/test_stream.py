@@ -29,17 +29,18 @@ def executor(bundle_folder):
 def slow(executor, monkeypatch):
     """Makes the edge's blocks wait until they are let go; they are thought to take long."""
     executor._pace._block_ms[:] = [50.0] * 4
-    gate, ran = threading.Semaphore(0), []
+    gate, begun, ran = threading.Semaphore(0), [], []
     for name in ("advance", "skip_exit"):
         run = getattr(executor._network, name)
 
         def waiting(state, block, run=run):
+            begun.append(block)
             assert gate.acquire(timeout=60)
             ran.append(block)
             return run(state, block)
 
         monkeypatch.setattr(executor._network, name, waiting)
-    gate.ran = ran
+    gate.begun, gate.ran = begun, ran
     return gate
 
 
@@ -106,7 +107,7 @@ async def test_a_pre_emption_ends_requests_with_deadlines_too(executor, slow, im
     plan = Plan(version=0, partition=4, thresholds=(0.0,) * 4, level=0)
     asking = asyncio.create_task(executor.run(images[0].numpy(), plan, 60_000.0, ""))
     slow.release()
-    await until(lambda: slow.ran == [1])
+    await until(lambda: slow.begun == [1, 2])
     await until(lambda: executor._preempting is not None)
     assert await executor.preempt() == 1
     reply = await asking
