@@ -39,6 +39,7 @@ def joined(address: str) -> Iterator[None]:
             # Else Ray swaps it for the machine's outer address, where nothing of ours listens.
             ray_constants.ENABLE_RAY_CLUSTER = False
             settings["_node_ip_address"] = "127.0.0.1"
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, RuntimeError, ValueError, AssertionError) as err:
         raise TierLostError(

@@ -57,6 +57,9 @@ class EdgeExecutor:
         self._pace = Pace(profile.block_ms)
         self._side = EdgeSide(network, bundle.ladder, bundle.digest, self._pace)
         self._network, self._elastic = network, bundle.elastic
+        if self._elastic is not None:  # else the first stream waits until the planner is compiled
+            blank = np.zeros((3, *network.image_size), np.uint8)
+            ElasticRun(network, self._elastic, self._pace, blank, None)
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "blocks")
         self._beside: asyncio.Future[Any] | None = None  # what the thread does

@@ -9,6 +9,7 @@ import torch
 
 from deployments.args import SiteArgs
 from deployments.edge import EdgeExecutor
+from xpi_ray.elastic import planner
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import NotFoundError
 from xpi_ray.inference.elastic import ElasticEnd
@@ -61,6 +62,15 @@ async def test_exits_come_and_then_the_end(executor, images):
     assert isinstance(end, ElasticEnd)
     assert end.is_complete
     assert not executor._running
+
+
+def test_plans_are_compiled_before_the_first_stream(bundle_folder, monkeypatch):
+    """Making the edge makes a plan, so no request waits for the compiler."""
+    plans = []
+    exact = planner._exact
+    monkeypatch.setattr(planner, "_exact", lambda *args: plans.append(args) or exact(*args))
+    EdgeExecutor(SiteArgs(bundle=str(bundle_folder)))
+    assert plans
 
 
 async def test_an_exit_comes_before_the_next_block_is_done(executor, slow, images):
