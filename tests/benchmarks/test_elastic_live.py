@@ -5,7 +5,7 @@ import time
 from benchmarks.elastic_live import Held, ask, process, row
 
 EVENT = b'event: exit\r\ndata: {"exit": %d, "elapsed_ms": 1.0}\r\n\r\n'
-END = b'event: end\r\ndata: {"status": "complete", "blocks": 4}\r\n\r\n'
+END = b'event: end\r\ndata: {"status": "complete", "blocks": 4, "elapsed_ms": 2.0}\r\n\r\n'
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -47,10 +47,10 @@ async def test_a_stream_may_end_before_the_client_hangs_up():
 
 def test_a_row_says_how_late_the_edge_was():
     """Lateness is from hanging up until the edge's span ended; without a span there is none."""
-    span = {"end_ns": 5_000_000, "attributes": {"exit": 2, "blocks": 3}}
-    found = row(Held(1, False, 2_000_000), span)
+    span = {"end_ns": 5_000_000, "attributes": {"xpi.exit": 2, "xpi.blocks": 3}}
+    found = row(Held(1, False, 2_000_000, 1.0), span)
     assert (found["late_ms"], found["ran"], found["blocks"], found["reached"]) == (3, 2, 3, True)
-    assert not row(Held(0, False, 2_000_000), {})["reached"]
+    assert not row(Held(0, False, 2_000_000, 0.0), {})["reached"]
 
 
 def test_a_process_has_memory_threads_and_files():
