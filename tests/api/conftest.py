@@ -1,12 +1,17 @@
 """A small served model, and answers of it."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from xpi_ray.api.handlers import Handlers
+from xpi_ray.api.handlers import Handlers, HttpReply
+from xpi_ray.api.problem import problem
 from xpi_ray.api.schema import ModelFacts
+from xpi_ray.errors import RequestError
 from xpi_ray.inference.answer import Answer, ExitAnswer, Stages, Status, Tier
 
 
@@ -49,3 +54,38 @@ def make_answer() -> Callable[..., Answer]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[str]]:
+    """Runs a real HTTP server that answers by a function of path, query, headers and body."""
+
+    @contextmanager
+    def serve(respond: Callable[[str, str, dict[str, str], bytes], HttpReply]) -> Iterator[str]:
+        class Endpoint(BaseHTTPRequestHandler):
+            def do_POST(self):
+                path, _, query = self.path.partition("?")
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                try:
+                    reply = respond(path, query, headers, data)
+                except RequestError as err:
+                    reply = problem(err, path)
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(reply.body)))
+                self.end_headers()
+                self.wfile.write(reply.body)
+
+            def log_message(self, *args):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as http_server:
+            thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
+            thread.start()
+            yield f"http://127.0.0.1:{http_server.server_port}"
+            http_server.shutdown()
+            thread.join()
+
+    return serve

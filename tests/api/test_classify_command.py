@@ -1,9 +1,7 @@
 """`xpi classify` against a real HTTP server that answers by the handlers."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import typer
@@ -12,46 +10,23 @@ from typer.testing import CliRunner
 
 from xpi_ray.api.classify_command import EXAMPLES, classify
 from xpi_ray.api.handlers import HttpReply
-from xpi_ray.api.problem import problem
-from xpi_ray.errors import RequestError
 
 app = typer.Typer()
 app.command()(classify)
 
 
 @pytest.fixture
-def server(handlers, make_answer) -> Iterator[str]:
+def server(handlers, make_answer, serving) -> Iterator[str]:
     """Address of a server that takes every image for a dog."""
 
-    class Endpoint(BaseHTTPRequestHandler):
-        def do_POST(self):
-            path, _, query = self.path.partition("?")
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            try:
-                call = handlers.parse_classify(headers, query, data)
-                reply = handlers.render_classify(call, make_answer([0, 5, 0]))
-            except RequestError as err:
-                reply = problem(err, path)
-            if path != "/v1/classify":  # as a server of another kind would
-                status = int(path.split("/")[1])
-                reply = HttpReply(status, {"Content-Type": "text/html"}, b"<p>Welcome")
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            self.wfile.write(reply.body)
+    def respond(path, query, headers, data):
+        if path != "/v1/classify":  # as a server of another kind would
+            return HttpReply(int(path.split("/")[1]), {"Content-Type": "text/html"}, b"<p>Welcome")
+        call = handlers.parse_classify(headers, query, data)
+        return handlers.render_classify(call, make_answer([0, 5, 0]))
 
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(respond) as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
 """`xpi stream` against a real HTTP server that sends a handler's events."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from xpi_ray.api.problem import problem
+from xpi_ray.api.handlers import HttpReply
 from xpi_ray.api.stream_command import EXAMPLES, stream
 from xpi_ray.errors import RequestError, UnavailableError
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
@@ -22,40 +20,20 @@ app.command()(stream)
 
 
 @pytest.fixture
-def server(handlers, make_answer) -> Iterator[str]:
+def server(handlers, make_answer, serving) -> Iterator[str]:
     """Address of a server whose edge runs two exits; below /cut it breaks off before the end."""
     exits = make_answer([0, 5, 0]).exits
     parts = [ElasticExit(exits[0], 0.5, 4.25), ElasticExit(exits[1], 0.875, 8.5)]
     end = ElasticEnd(True, 2, 9.125)
 
-    class Endpoint(BaseHTTPRequestHandler):
-        def do_POST(self):
-            path, _, query = self.path.partition("?")
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            try:
-                handlers.parse_stream(headers, query, data)
-            except RequestError as err:
-                reply = problem(err, path)
-                self.send_response(reply.status)
-                self.end_headers()
-                self.wfile.write(reply.body)
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            for part in parts if path.startswith("/cut") else [*parts, end]:
-                self.wfile.write(handlers.render_part(part))
+    def respond(path, query, headers, data):
+        handlers.parse_stream(headers, query, data)
+        told = parts if path.startswith("/cut") else [*parts, end]
+        body = b"".join(handlers.render_part(part) for part in told)
+        return HttpReply(200, {"Content-Type": "text/event-stream"}, body)
 
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(respond) as address:
+        yield address
 
 
 def run(*arguments):

@@ -37,7 +37,7 @@ def classify(
     """Classify images on a running server, and show which exit answered and what took the time."""
     answers: dict[Path, ClassifyAnswer] = {}
     failed = False
-    with Client(server) as client:
+    with Client.of(server) as client:
         for file in files:
             try:
                 answer = client.classify(file, deadline_ms, exits or not as_json)

@@ -7,7 +7,6 @@ file ─► Client.classify ─► ClassifyAnswer
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -25,26 +24,22 @@ class Client:
 
     Args:
         server: Its address, such as ``http://127.0.0.1:8000``.
+        http: What requests go by.
 
     Raises:
         RequestError: By each method: the file cannot be read, or the server refused it.
         UnavailableError: By each method: nothing answers there.
     """
 
-    def __init__(self, server: str) -> None:
-        self._server = server
-        self._http = httpx.Client(timeout=TIMEOUT_S)
+    def __init__(self, server: str, http: httpx.Client) -> None:
+        self._server, self._http = server, http
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._http.close()
+    @classmethod
+    @contextmanager
+    def of(cls, server: str) -> Iterator[Self]:
+        """A client of a server, with connections that are kept while the context lasts."""
+        with httpx.Client(timeout=TIMEOUT_S) as http:
+            yield cls(server, http)
 
     def classify(self, file: Path, deadline_ms: float | None, exits: bool) -> ClassifyAnswer:
         """What the server says of an image file.

@@ -30,7 +30,7 @@ def stream(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per exit.")] = False,
 ) -> None:
     """Classify an image without a deadline: every exit's answer as it comes, until Ctrl-C."""
-    with Client(server) as client:
+    with Client.of(server) as client:
         for part in client.stream(file, stop_within_ms):
             typer.echo(json.dumps(part.model_dump()) if as_json else _line(part))
 

@@ -34,17 +34,8 @@ class ExitMeans(NamedTuple):
         return np.where(seen, confidence, self.means).astype(np.float32)
 
 
-class RunningMean(NamedTuple):
+class RunningMean(ExitMeans):
     """The mean of what the sample's exits said so far; of none, what each says on average."""
-
-    means: Floats
-    """(N,)."""
-
-    @classmethod
-    def fit(cls, confidence: Floats, target: Floats) -> "RunningMean":
-        """From targets of held-out samples, (m, N)."""
-        del confidence
-        return cls(target.mean(0).astype(np.float32))
 
     def __call__(self, confidence: Floats, seen: Flags) -> Floats:
         """As ``Predictor``."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from xpi_ray.elastic.guide import Costs
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.networks.progressive import ProgressiveNetwork
+from xpi_ray.profiles.threads import on_threads
 
 WARM_UPS = 5
 LEAST_EXIT_MS = 1e-4  # an exit within the clock's noise takes some time nevertheless
@@ -31,12 +32,8 @@ def measure_costs(network: ProgressiveNetwork, images: Tensor, repeats: int = 50
         images: Real ones, uint8 (n, 3, H, W); used in turn.
         repeats: Images that are timed.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         runs = [_time_run(network, images[run % len(images)]) for run in range(WARM_UPS + repeats)]
-    finally:
-        torch.set_num_threads(before)
     without_ms, with_ms = np.median(np.array(runs[WARM_UPS:]), 0)
     exit_ms = np.full(network.num_blocks, np.inf)
     exits = np.array(network.exits) - 1

@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.profiles.table import Profile
+from xpi_ray.profiles.threads import on_threads
 
 Kind = Literal["convolution", "pooling", "dense", "elementwise"]
 Array = NDArray[np.float64]
@@ -129,23 +130,18 @@ def measure_layers(
         repeats: Runs.
         threads: Threads that a layer runs on.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     watch = _Watch()
     runs: list[list[float]] = []
-    try:
-        with torch.inference_mode():
-            for run in range(WARM_UPS + repeats):
-                state = network.start(images[run % len(images)].unsqueeze(0))
-                watch.found, watch.times_ms = [], []
-                with watch:
-                    for block in range(1, network.num_blocks + 1):
-                        watch.block = block
-                        state = network.advance(state, block)
-                if run >= WARM_UPS:
-                    runs.append(watch.times_ms)
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(threads), torch.inference_mode():
+        for run in range(WARM_UPS + repeats):
+            state = network.start(images[run % len(images)].unsqueeze(0))
+            watch.found, watch.times_ms = [], []
+            with watch:
+                for block in range(1, network.num_blocks + 1):
+                    watch.block = block
+                    state = network.advance(state, block)
+            if run >= WARM_UPS:
+                runs.append(watch.times_ms)
     median_ms = np.median(runs, 0).tolist()
     return [Layer(*found, ms) for found, ms in zip(watch.found, median_ms, strict=True)]
 

@@ -20,6 +20,7 @@ from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.profiles.outcomes import NO_EXIT, Entropies, Flags, Outcomes
 from xpi_ray.profiles.table import Profile
+from xpi_ray.profiles.threads import on_threads
 
 WARM_UPS = 5
 LEAST = 5  # runs with a batch, however large
@@ -66,17 +67,12 @@ def measure_profile(
         repeats: Runs with single images; with more at once there are as many fewer, but ``LEAST``.
         threads: Threads that an image's blocks run on; a serving replica has one.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            times = [  # of each batch size (runs, N)
-                np.array(_time_runs(network, images, size, max(repeats // size, LEAST)))
-                for size in Profile.BATCH_SIZES
-            ]
-            codec_ms = _time_codec(network, ladder, images, level, repeats)
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(threads), torch.inference_mode():
+        times = [  # of each batch size (runs, N)
+            np.array(_time_runs(network, images, size, max(repeats // size, LEAST)))
+            for size in Profile.BATCH_SIZES
+        ]
+        codec_ms = _time_codec(network, ladder, images, level, repeats)
     median_ms = np.stack([np.median(runs, 0) for runs in times], 1)  # (N, batch sizes)
     p95_ms = np.stack([np.quantile(runs, 0.95, 0) for runs in times], 1)
     encode_ms, decode_ms = np.median(codec_ms, 0).round(DIGITS).tolist()

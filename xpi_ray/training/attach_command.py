@@ -19,7 +19,7 @@ from xpi_ray.networks.attach import attach_exits
 from xpi_ray.networks.branched import BranchedNetwork
 from xpi_ray.networks.own import own_callable
 from xpi_ray.training.attaching import train_exits
-from xpi_ray.training.command import BUNDLE, check_folder, check_version
+from xpi_ray.training.command import BUNDLE, Restart, Resume, Version, check_folder, check_version
 from xpi_ray.training.data import DATA_SETS, load
 from xpi_ray.training.networks import colour_statistics
 from xpi_ray.training.packing import pack
@@ -99,13 +99,9 @@ def attach(
         typer.Option(show_default=f"{FROZEN_RATE} with --frozen, else {JOINT_RATE}"),
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
-    ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew, in place of the run in the folder.")
-    ] = False,
+    version: Version = "1",
+    resume: Resume = False,
+    restart: Restart = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Attach exits to a model of yours, train them and make a bundle of it."""

@@ -65,6 +65,16 @@ Examples:
 """
 
 
+# Options of all that ends in a bundle.
+Version = Annotated[str, typer.Option(help="Version that the bundle will carry.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Begin anew, in place of the run in the folder.")
+]
+
+
 def _defaults(field: str) -> str:
     """What --help shows as the default of an option that depends on the architecture."""
     names: dict[str, list[str]] = {}
@@ -117,7 +127,7 @@ def train(
         float | None, typer.Option(show_default=_defaults("peak_learning_rate"))
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    version: Annotated[str, typer.Option(help="Version that the bundle will carry.")] = "1",
+    version: Version = "1",
     start_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose weights to start from.")
     ] = None,
@@ -140,12 +150,8 @@ def train(
     half: Annotated[
         bool, typer.Option("--half", help="Round the weights to 16 bits, which halves the bundle.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
-    ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew, in place of the run in the folder.")
-    ] = False,
+    resume: Resume = False,
+    restart: Restart = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network and make a bundle of it."""
