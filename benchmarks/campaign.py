@@ -149,7 +149,8 @@ class Campaign:
         """Run it, the facts written last."""
         work = self.workload(system.dataset, asking)
         begun_s = time.monotonic()
-        self._ready().deploy(system, self.edge(system.dataset).as_told())
+        edge = self.edge(system.dataset)
+        self._ready().deploy(system, edge.as_told(), edge.cores)
         facts = self._ready().run(work, folder, cuts_s)
         facts |= {"load": asking.load, "took_s": round(time.monotonic() - begun_s, 1)}
         (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")

@@ -100,6 +100,7 @@ class Prediction:
             fuses=self._bundle.network.fuses,
             best_effort=args.best_effort,
             answers=args.answers,
+            spill_over=args.spill_over,
         )
 
     def of(self, run: Run, asked: list[Asked], trace: Trace) -> Floats:
@@ -140,6 +141,7 @@ class Prediction:
             trace_shift_s=run.facts["start_s"],
             round_trip_ms=2 * ONE_WAY_MS,
             edge_slowdown=facts.slowdown,
+            encode_slowdown=facts.slowdown,
             work_ms=facts.work_ms,
         )
 

@@ -8,7 +8,8 @@ beforehand and lie in ``runs/peers/<dataset>/<bundle>``; Xpi's are the packaged 
 
 A peer that its paper does not let answer with an unsure exit is deployed without
 ``best_effort``: what it has not finished by the deadline is no answer. SPINN's paper lets it
-answer with the surest exit, and its edge goes on while a frame is in flight. Peers may send images
+answer with the surest exit, and its edge goes on while a frame is in flight. What waits for a
+peer's edge is not sent elsewhere: no paper of theirs says so. Peers may send images
 whole (``least_partition`` 0), as in their papers; Xpi keeps one block at the edge.
 """
 
@@ -102,8 +103,6 @@ class System(NamedTuple):
     def site_args(self, edge: Edge) -> SiteArgs:
         """Of its one site."""
         changes = {"edge_replicas": edge.replicas, **self.wiring.site}
-        if edge.replicas:
-            changes.pop("goes_on", None)  # only the router can stop what goes on
         return SiteArgs(site=SITE, bundle=self._absolute, **changes)
 
     def scheduler_args(self, edge: Edge) -> SchedulerArgs | None:
@@ -150,13 +149,14 @@ def _application(
     }
 
 
-ABORTS: Mapping[str, Any] = {"best_effort": False}
+WAITS: Mapping[str, Any] = {"spill_over": False}
+ABORTS: Mapping[str, Any] = {"best_effort": False, **WAITS}
 ANYWHERE: Mapping[str, Any] = {"least_partition": 0}
 PEERS = {
     XPI: Wiring(PACKAGED, "learned"),
     "edgent": Wiring("edgent", "edgent", ABORTS, ANYWHERE),
     "edgent_dynamic": Wiring("edgent", "edgent_dynamic", ABORTS, ANYWHERE),
-    "spinn": Wiring("spinn", "spinn", {"answers": "surest", "goes_on": True}, ANYWHERE),
+    "spinn": Wiring("spinn", "spinn", {"answers": "surest", "goes_on": True, **WAITS}, ANYWHERE),
     "edgeml": Wiring("edgeml", "edgeml", ABORTS, ANYWHERE),
     "branchynet": Wiring("branchynet", "static", ABORTS),
     "neurosurgeon": Wiring("neurosurgeon", "neurosurgeon", ABORTS, ANYWHERE),
@@ -173,7 +173,8 @@ ABLATIONS = {
     "partition_edge": Wiring(PACKAGED, site={"partition": BLOCKS}),
     "partition_cloud": Wiring(PACKAGED, site={"partition": 0}),
     "learning": Wiring(PACKAGED, "least_latency"),
-    "best_effort": Wiring(PACKAGED, "learned", ABORTS),
+    "best_effort": Wiring(PACKAGED, "learned", {"best_effort": False}),
+    "spill_over": Wiring(PACKAGED, "learned", WAITS),
 }
 """Xpi without one of its parts, by that part; ``benchmarks.ablated`` makes two of the bundles."""
 WHOLE = {

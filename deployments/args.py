@@ -5,7 +5,7 @@ One application per site (router and edge executor), one for the cloud, one for 
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from xpi_ray.config import Frozen
 from xpi_ray.inference.answer import Answers
@@ -54,10 +54,13 @@ class SiteArgs(Frozen):
     answers: Answers = "last"
     """Which exit answers of those that ran: the last one, or the one of least entropy
     (``surest``)."""
+    spill_over: bool = True
+    """A request whose turn at the edge would come too late is sent to the cloud whole, as an image,
+    if the link likely carries it."""
     goes_on: bool = False
     """The edge goes on with the blocks behind the partition while a frame is in flight and no other
     request needs it. What it has then answers when the cloud is late or gone; it stops when the
-    cloud answers. Only where the edge's part runs in the router."""
+    cloud answers."""
     max_ongoing_requests: int = Field(default=64, ge=1)
     """Requests that one router works on at a time."""
     max_queued_requests: int = Field(default=64, ge=0)
@@ -71,15 +74,6 @@ class SiteArgs(Frozen):
         if site_app_name(site) in (CLOUD_APP, SCHEDULER_APP):
             raise ValueError(f"a site may not be named {site!r}: its application would not be one")
         return site
-
-    @model_validator(mode="after")
-    def _goes_on_in_the_router(self) -> "SiteArgs":
-        if self.goes_on and self.edge_replicas:
-            raise ValueError(
-                "goes_on needs the edge's part in the router: expected edge_replicas 0, got "
-                f"{self.edge_replicas}; leave one of the two out"
-            )
-        return self
 
 
 class CloudArgs(Frozen):

@@ -6,7 +6,7 @@ Flow ─► EdgeHandle, CloudHandle ─► DeploymentHandle ─► replica
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import cast
 
 from ray.exceptions import RayActorError
@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import OverloadError, TierLostError
 from xpi_ray.inference.cloud import CloudReply
-from xpi_ray.inference.edge import EdgeReply, Pixels
+from xpi_ray.inference.edge import NOTHING_RAN, EdgeReply, Pixels, Rest
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.records import RequestRecord
@@ -25,18 +25,44 @@ REPORT_TIMEOUT_S = 1.0
 
 
 class EdgeHandle:
-    """The edge's part, run by an edge executor replica."""
+    """The edge's part, run by an edge executor replica.
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    Args:
+        handle: Of the site's executor.
+        goes_on: Whether it runs later blocks while a frame is in flight.
+    """
+
+    def __init__(self, handle: DeploymentHandle, goes_on: bool = False) -> None:
         # By value: what is passed is small, and a store round trip would double the hop.
         self._handle = handle.options(_by_reference=False)
+        self._goes_on = goes_on
 
     async def run(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
     ) -> EdgeReply:
         """Raise TierLostError when the replica died and OverloadError when the queue is full."""
-        call = self._handle.run.remote(pixels, plan, budget_ms, traceparent)
-        return cast(EdgeReply, await _outcome(call, "edge"))
+        if not self._goes_on:
+            call = self._handle.run.remote(pixels, plan, budget_ms, traceparent, spills)
+            return cast(EdgeReply, await _outcome(call, "edge"))
+        replies = self._replies(pixels, plan, budget_ms, traceparent, spills)
+        first = await anext(replies)
+        if first.frame:
+            return first._replace(rest=_rest(replies, first))
+        await replies.aclose()
+        return first
+
+    def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
+        """As ``EdgeExecutor.begin``."""
+        return _rest(self._replies(pixels, plan, budget_ms, "", False), NOTHING_RAN)
+
+    async def _replies(self, *request: object) -> AsyncGenerator[EdgeReply]:
+        call = self._handle.options(stream=True).run_on.remote(*request)
+        try:
+            with _translated("edge"):
+                async for reply in call:
+                    yield cast(EdgeReply, reply)
+        finally:
+            call.cancel()
 
     async def stream(
         self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str
@@ -55,6 +81,20 @@ class EdgeHandle:
         """As ``EdgeExecutor.preempt``, of all replicas."""
         with _translated("edge"):
             return sum(await self._handle.broadcast("preempt").results_async())
+
+
+def _rest(replies: AsyncGenerator[EdgeReply], first: EdgeReply) -> Rest:
+    """What another process goes on with, and how far it was when it last told."""
+    last = first
+
+    async def go_on() -> None:
+        nonlocal last
+        async with aclosing(replies):
+            with suppress(TierLostError, OverloadError):  # what it told is kept
+                async for reply in replies:
+                    last = reply
+
+    return Rest(go_on, lambda: last)
 
 
 class CloudHandle:

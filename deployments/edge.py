@@ -27,9 +27,9 @@ from xpi_ray.bundle import Bundle
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import NotFoundError
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.edge import EdgeReply, EdgeRun, EdgeSide, Pixels, Rest
+from xpi_ray.inference.edge import NOTHING_RAN, EdgeReply, EdgeRun, EdgeSide, Pixels, Rest
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit, ElasticRun
-from xpi_ray.inference.pace import Pace, is_long
+from xpi_ray.inference.pace import Pace, is_long, renewed
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.slowed import SlowedNetwork
 from xpi_ray.policies.plan import Plan
@@ -54,13 +54,15 @@ class EdgeExecutor:
         total_ms = _warm_up(network, bundle)
         profile = bundle.manifest.profile_of(*profile_names(edge_of(args.site)))
         profile = here(profile.slowed(args.edge_slowdown / profile.slowdown), total_ms)
-        self._pace = Pace(profile.block_ms)
+        # The stand-in for a weaker machine slows blocks alone.
+        self._pace = Pace(profile.block_ms, profile.encode_ms / args.edge_slowdown)
         self._side = EdgeSide(network, bundle.ladder, bundle.digest, self._pace)
         self._network, self._elastic = network, bundle.elastic
         if self._elastic is not None:  # else the first stream waits until the planner is compiled
             blank = np.zeros((3, *network.image_size), np.uint8)
             ElasticRun(network, self._elastic, self._pace, blank, None)
         self._turn = asyncio.Lock()
+        self._turn_began_s, self._turn_ms = 0.0, profile.block_ms[0]
         self._thread = ThreadPoolExecutor(1, "blocks")
         self._beside: asyncio.Future[Any] | None = None  # what the thread does
         self._goes_on = args.goes_on
@@ -73,10 +75,47 @@ class EdgeExecutor:
         self._tracing = Tracing("edge")
 
     async def run(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool = False
     ) -> EdgeReply:
-        """Run one request's blocks here; the budget is what the router had left."""
+        """Run one request's blocks here.
+
+        Args:
+            pixels: The image.
+            plan: What to do.
+            budget_ms: What the router had left.
+            traceparent: Of the span that the edge's belongs to.
+            spills: Whether the cloud can take it whole, so that it need not wait for a turn that
+                comes too late; the reply is empty then.
+        """
+        reply, run = await self._run(pixels, plan, budget_ms, traceparent, spills)
+        return reply if run is None else reply._replace(rest=self._rest(run))
+
+    async def run_on(
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+    ) -> AsyncGenerator[EdgeReply]:
+        """As ``run``, for another process; closing the iterator stops what goes on.
+
+        Yields:
+            The reply, except at partition 0, where the image is in flight at once; then one after
+            each block behind the partition.
+        """
+        if plan.partition:
+            reply, run = await self._run(pixels, plan, budget_ms, traceparent, spills)
+            yield reply
+        else:
+            run = self._side.start(pixels, plan, Budget(budget_ms))
+        if run is not None:
+            run.go_on()
+            async for _ in self._steps_on(run):
+                yield run.reply()
+
+    async def _run(
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+    ) -> tuple[EdgeReply, EdgeRun | None]:
+        """What ``run`` replies, and the run where it goes on."""
         budget = Budget(budget_ms)
+        if spills and not budget.allows(self._queue_ms + self._pace.expected_ms(1)):
+            return NOTHING_RAN, None
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
             async with self._my_turn() as wait_ms:
                 run = self._side.start(pixels, plan, budget)
@@ -90,9 +129,7 @@ class EdgeExecutor:
                 edge_ms=reply.edge_ms,
                 encode_ms=reply.encode_ms,
             )
-        if self._goes_on and reply.frame:
-            return reply._replace(rest=self._rest(run))
-        return reply
+        return reply, run if self._goes_on and reply.frame else None
 
     async def stream(
         self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str
@@ -206,6 +243,7 @@ class EdgeExecutor:
         try:
             await self._turn.acquire()
             try:
+                self._turn_began_s = time.perf_counter()
                 await _give_way()  # to the answer of the one before
                 yield (time.perf_counter() - came_s) * 1000
             finally:
@@ -216,17 +254,15 @@ class EdgeExecutor:
                 self._idle.set()
 
     async def _go_through(self, run: EdgeRun, budget: Budget) -> EdgeReply:
-        """Step through a run; what is left of it when a long block comes runs beside the loop."""
+        """Step through a run; what is left of it when a long step comes is done beside the loop."""
         begun, turn = Budget(0.0), Budget(TURN_MS)
-        while expected_ms := run.expected_ms:
-            if is_long(expected_ms):
-                return await self._finish_beside(run, budget, begun)
+        while not is_long(run.expected_ms):
             if not run.step():
-                break
+                return run.reply()
             if turn.left_ms < 0 < budget.left_ms:  # without a budget it is over
                 await _give_way()
                 turn = Budget(TURN_MS)
-        return run.reply()
+        return await self._finish_beside(run, budget, begun)
 
     async def _finish_beside(self, run: EdgeRun, budget: Budget, begun: Budget) -> EdgeReply:
         """Take a run's last steps in the thread; what is not done in time is not waited for."""
@@ -234,16 +270,26 @@ class EdgeExecutor:
         self._beside = doing
         await self._done_or_preempted(doing, max(budget.left_ms, 0.0) / 1000)
         if doing.done():
-            return doing.result()
-        held, late_ms = run.reply(sends=False), max(-budget.left_ms, 0.0)
+            return doing.result()._replace(overrun_ms=0.0)
+        held, late_ms = run.reply(), max(-budget.left_ms, 0.0)
         return held._replace(wait_ms=begun.spent_ms - held.edge_ms, overrun_ms=late_ms)
 
     def _pass_turn(self) -> None:
         """Let the next request begin, once the thread is done with this one."""
         if self._beside is None or self._beside.done():
-            self._turn.release()
+            self._end_turn()
         else:
-            self._beside.add_done_callback(lambda _: self._turn.release())
+            self._beside.add_done_callback(lambda _: self._end_turn())
+
+    def _end_turn(self) -> None:
+        taken_ms = (time.perf_counter() - self._turn_began_s) * 1000
+        self._turn_ms = renewed(self._turn_ms, taken_ms)
+        self._turn.release()
+
+    @property
+    def _queue_ms(self) -> float:
+        """How long the next request is expected to wait for its turn."""
+        return self._here * self._turn_ms
 
     def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
         """Let a request whose image is in flight run its blocks here, from the first one on."""
@@ -254,6 +300,11 @@ class EdgeExecutor:
         return Rest(partial(self._run_on, run), run.reply)
 
     async def _run_on(self, run: EdgeRun) -> None:
+        """Run blocks behind the partition."""
+        async for _ in self._steps_on(run):
+            pass
+
+    async def _steps_on(self, run: EdgeRun) -> AsyncGenerator[None]:
         """Run blocks behind the partition, each while no other request is here; oldest first."""
         async with self._spare_turn:
             while True:
@@ -267,6 +318,7 @@ class EdgeExecutor:
                     ran = run.step()
                 if not ran:
                     return
+                yield
 
 
 async def _give_way() -> None:

@@ -62,8 +62,7 @@ class Router:
         self._model = manifest.name
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
-        local = EdgeExecutor(args, bundle) if edge is None else None
-        self._edge = local or EdgeHandle(edge)
+        self._edge = EdgeExecutor(args, bundle) if edge is None else EdgeHandle(edge, args.goes_on)
         self._flow = Flow(
             self._edge.run,
             _cloud(args),
@@ -71,7 +70,8 @@ class Router:
             self._tracing,
             args.best_effort,
             args.answers,
-            local.begin if local is not None and args.goes_on else None,
+            args.spill_over,
+            self._edge.begin if args.goes_on else None,
         )
         self._keeper = PlanKeeper(
             _static_plan(manifest.static_plan, args),

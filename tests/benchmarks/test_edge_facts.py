@@ -3,35 +3,41 @@ from itertools import count
 import pytest
 
 from benchmarks import edge_facts
-from benchmarks.rig import CORES
 
-BLOCKS_MS, OVERHEAD_MS = 100.0, 20.0
+BLOCKS_CPU_MS, OVERHEAD_MS = 12.0, 20.0
+BLOCKS_MS = edge_facts.FULL_NETWORK_MS
 
 
 class Rig:
-    """Stands in for one: an edge that takes 120 ms for a request, one after the other."""
+    """Stands in for one: an edge whose blocks take 12 ms of a whole core, one after the other."""
 
     def __init__(self):
         self._used_ms = count(0.0, 50.0)
         self.deployed = []
+        self.cores = 1.0
 
     @property
     def used_ms(self):
         """50 ms more each time."""
         return next(self._used_ms)
 
-    def deploy(self, system, edge):
+    def deploy(self, system, edge, cores):
         """Remember it."""
         self.deployed.append(system.name)
+        self.weaken(cores)
+
+    def weaken(self, cores):
+        """Blocks take longer from now on."""
+        self.cores = cores
 
     def ask(self, dataset, times_s):
         """Records of what was asked; in the cloud a call takes 30 ms."""
-        records, free_s = [], 0.0
+        records, free_s, blocks_ms = [], 0.0, BLOCKS_CPU_MS / self.cores
         for due_s in times_s:
-            free_s = max(free_s, due_s) + (BLOCKS_MS + OVERHEAD_MS) / 1000
+            free_s = max(free_s, due_s) + (blocks_ms + OVERHEAD_MS) / 1000
             stages = dict.fromkeys(edge_facts.OWN, 0.0)
             if self.deployed == ["whole_at_edge"]:
-                stages |= {"edge_ms": BLOCKS_MS, "edge_wait_ms": OVERHEAD_MS}
+                stages |= {"edge_ms": blocks_ms, "edge_wait_ms": OVERHEAD_MS}
             else:
                 stages |= {"link_ms": 12.0, "cloud_ms": 18.0}
             stages["total_ms"] = sum(stages.values()) + 1.0
@@ -46,7 +52,7 @@ def test_facts_are_told_apart(monkeypatch):
     rig = Rig()
     found = edge_facts.measure(rig, "cifar10")
     assert rig.deployed == ["whole_at_edge", "whole_at_cloud"]
-    assert found.cores == CORES["cifar10"]
+    assert found.cores == rig.cores == BLOCKS_CPU_MS / BLOCKS_MS
     assert found.full_network_ms == BLOCKS_MS
     assert found.holds_rps == pytest.approx(1000 / (BLOCKS_MS + OVERHEAD_MS), rel=1e-3)
     assert found.work_ms == pytest.approx(OVERHEAD_MS)

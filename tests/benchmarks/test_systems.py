@@ -34,13 +34,6 @@ def test_what_is_deployed_is_what_was_meant(system, monkeypatch):
         assert found["scheduler"].edge_slowdown == 40.0
 
 
-def test_an_edge_goes_on_only_within_the_router():
-    """SPINN's does, unless blocks have processes of their own, which the router cannot stop."""
-    spinn = systems.peer("spinn", "cifar10")
-    assert spinn.site_args(systems.Edge(replicas=0)).goes_on
-    assert not spinn.site_args(EDGE).goes_on
-
-
 def test_fixed_partitions_have_no_scheduler():
     """It would decide anew; without it the site's own partition holds, at either end."""
     ends = [systems.without(f"partition_{end}", "cifar10") for end in ("edge", "cloud")]

@@ -63,7 +63,6 @@ def test_no_argument_is_needed_and_no_unknown_one_taken(model):
         (SiteArgs, {"slo_classes": []}),
         (SiteArgs, {"partition": -1}),
         (SiteArgs, {"answers": "first"}),
-        (SiteArgs, {"goes_on": True, "edge_replicas": 2}),
         (CloudArgs, {"max_batch": 0}),
         (SchedulerArgs, {"policy": "best"}),
         (SchedulerArgs, {"lifetime_s": 0}),

@@ -64,7 +64,7 @@ async def test_an_answer_leaves_before_the_next_blocks_begin(executor, ask, monk
 @pytest.fixture
 def slow(executor, monkeypatch):
     """An edge that expects blocks to take long; they wait until the loop lets them go."""
-    executor._side._pace._block_ms[:] = [50.0] * 4
+    executor._side._pace._step_ms[:] = [50.0] * 5
     advance, gate, ran = executor._side._network.advance, threading.Semaphore(0), []
 
     def waiting(state, block):
@@ -114,6 +114,31 @@ async def test_a_frame_that_is_not_made_in_time_is_left_out(slow, ask, images, m
     assert (reply.blocks, reply.complete, reply.frame) == (2, False, b"")
     begins.set()
     assert (await ask(slow.executor)).frame
+
+
+async def test_what_cannot_be_done_in_time_may_leave_at_once(slow, images):
+    """Behind a long queue a request that can spill over is told so; others wait for their turn."""
+    plan = Plan(version=0, partition=4, thresholds=(0.0,) * 4, level=0)
+    slow.executor._turn_ms = 1_000.0
+    pixels = images[0].numpy()
+    first = asyncio.ensure_future(slow.executor.run(pixels, plan, AMPLE_MS, "", True))
+    await moments(5)
+    reply = await slow.executor.run(pixels, plan, 900.0, "", True)
+    assert (reply.blocks, reply.exits, reply.frame, reply.complete) == (0, (), b"", False)
+    others = [
+        asyncio.ensure_future(slow.executor.run(pixels, plan, budget_ms, "", spills))
+        for budget_ms, spills in [(AMPLE_MS, True), (AMPLE_MS, False)]
+    ]
+    slow.gate.release(12)
+    assert [(await each).blocks for each in (first, *others)] == [4, 4, 4]
+
+
+async def test_turns_tell_how_long_a_queue_takes(executor, ask):
+    """What a turn is expected to take follows what turns took."""
+    executor._turn_ms = 10_000.0
+    await ask(executor)
+    assert 8_990 < executor._turn_ms < 9_500
+    assert executor._queue_ms == 0
 
 
 async def test_it_goes_on_only_where_a_frame_is_in_flight(executor, ask, bundle_folder):

@@ -29,7 +29,7 @@ def executor(bundle_folder):
 @pytest.fixture
 def slow(executor, monkeypatch):
     """Makes the edge's blocks wait until they are let go; they are thought to take long."""
-    executor._pace._block_ms[:] = [50.0] * 4
+    executor._pace._step_ms[:] = [50.0] * 5
     gate, begun, ran = threading.Semaphore(0), [], []
     for name in ("advance", "skip_exit"):
         run = getattr(executor._network, name)

@@ -244,8 +244,8 @@ def test_a_client_that_hangs_up_does_no_harm(cluster, client, plans):
     assert answer.status_code == 200
 
 
-def test_a_second_site_runs_its_blocks_in_its_router(cluster, client):
-    """A site is added while others serve; under its prefix its router runs the blocks itself."""
+def test_a_second_site_runs_its_blocks_in_its_router_or_beside_it(cluster, client, tmp_path):
+    """A site is added while others serve; its edge goes on where the cloud does not answer."""
     cluster.add_edge_node("site-2")
     args = SiteArgs(site="site-2", partition=6, early_exit=False, best_effort=False, goes_on=True)
     serve.run(app.site(args), name=site_app_name("site-2"), route_prefix="/site-2")
@@ -257,4 +257,13 @@ def test_a_second_site_runs_its_blocks_in_its_router(cluster, client):
     assert client.post("/v1/classify", content=PHOTO.read_bytes()).status_code == 200
     deployed = {r.deployment for r in cluster.replicas() if r.app == site_app_name("site-2")}
     assert deployed == {"Router"}
+    dead = tmp_path / "dead.csv"
+    dead.write_text("0 0.000001\n")
+    apart = args.model_copy(update={"edge_replicas": 1, "link_trace": str(dead)})
+    for partition in (6, 0):  # its executor goes on while what it sent is in flight, for ever
+        site = apart.model_copy(update={"partition": partition})
+        serve.run(app.site(site), name=site_app_name("site-2"), route_prefix="/site-2")
+        answer = client.post(url, content=PHOTO.read_bytes()).raise_for_status().json()
+        assert (answer["status"], answer["tier"], answer["exit"]) == ("complete", "edge", 12)
+        assert (answer["partition"], answer["frame_bytes"] > 0) == (partition, True)
     serve.delete(site_app_name("site-2"))

@@ -159,7 +159,7 @@ class Tiers:
         self.beyond = None
         """Blocks that the edge comes to while a frame is in flight, if it goes on then."""
 
-    async def edge(self, pixels, plan, budget_ms, traceparent):
+    async def edge(self, pixels, plan, budget_ms, traceparent, spills):
         """Run blocks 1..p."""
         self.budgets_ms["edge"].append(budget_ms)
         await self.meet("edge", traceparent)

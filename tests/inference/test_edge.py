@@ -8,7 +8,8 @@ from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.exits.confidence import normalised_entropy
 from xpi_ray.inference.answer import Tier
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.edge import exit_answer
+from xpi_ray.inference.edge import EdgeSide, exit_answer
+from xpi_ray.inference.pace import ENCODING, Pace
 from xpi_ray.link.frame import unpack
 
 PARTITIONS = pytest.mark.parametrize("partition", [1, 2, 3, 4])
@@ -84,6 +85,21 @@ def test_no_block_begins_that_would_be_late(edge, pixels, make_plan, clock, budg
     assert bool(reply.frame) == (blocks == 3)
 
 
+def test_no_frame_is_made_that_would_be_late(ticking, ladder, pixels, make_plan, clock):
+    """Exits answer where to encode the carry is expected to take longer than there is time."""
+    edge = EdgeSide(ticking, ladder, b"8 bytes.", Pace([9.0] * 4, encode_ms=20.0))
+    for budget_ms, sends in [(45, False), (55, True)]:
+        reply = edge.run(pixels, make_plan(3), Budget(budget_ms, clock))
+        assert (reply.blocks, reply.complete, bool(reply.frame)) == (3, False, sends)
+
+
+def test_a_slow_encoding_is_noticed(edge, pixels, make_plan, ample):
+    """And expected from then on."""
+    assert edge._pace.expected_ms(ENCODING) == 0
+    reply = edge.run(pixels, make_plan(2), ample)
+    assert edge._pace.expected_ms(ENCODING) == pytest.approx(0.1 * reply.encode_ms)
+
+
 def test_the_last_block_out_of_time_is_not_complete(edge, pixels, make_plan, clock):
     """With p = N and time for three blocks, the third exit is in hand and no more."""
     reply = edge.run(pixels, make_plan(4), Budget(35, clock))
@@ -101,11 +117,13 @@ def test_a_slower_machine_is_noticed(edge, pixels, make_plan, ample, monkeypatch
 
 
 def test_what_was_not_expected_is_told(edge, pixels, make_plan, ample, monkeypatch):
-    """Of the last block only what it took beyond its expected time, and all of the encoding."""
+    """Of the last step only, what it took beyond its expected time."""
     readings = iter(np.arange(0.0, 1e3, 0.5))
     fake = SimpleNamespace(perf_counter=lambda: next(readings))
     monkeypatch.setattr("xpi_ray.inference.edge.time", fake)
-    assert edge.run(pixels, make_plan(2), ample).overrun_ms == pytest.approx(500 - 9 + 500)
+    assert edge.run(pixels, make_plan(2), ample).overrun_ms == pytest.approx(500)
+    readings = iter(np.arange(0.0, 1e3, 0.5))
+    assert edge.run(pixels, make_plan(4), ample).overrun_ms == pytest.approx(500 - 9)
 
 
 def test_an_exit_is_read_from_its_own_row(network, images):

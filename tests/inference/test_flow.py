@@ -202,7 +202,7 @@ async def test_too_short_a_deadline_is_said_so(
 
 async def test_an_edge_out_of_time_is_the_best_effort(flow, tiers, pixels, make_plan):
     """Exits that ran are the answer when the budget does not allow the next block."""
-    tiers.edge_side._pace._block_ms[2] = 1e9
+    tiers.edge_side._pace._step_ms[3] = 1e9
     answer = await flow.answer(pixels, make_plan(3), Budget(10_000))
     assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, EDGE_2)
     assert not tiers.frames
@@ -210,7 +210,7 @@ async def test_an_edge_out_of_time_is_the_best_effort(flow, tiers, pixels, make_
 
 async def test_a_cloud_out_of_time_is_the_best_effort(flow, tiers, pixels, make_plan):
     """What the cloud got done counts, though it was not sure and not at the end."""
-    tiers.cloud_side._pace._block_ms[3] = 1e9
+    tiers.cloud_side._pace._step_ms[4] = 1e9
     budget = Budget(10_000)
     answer = await flow.answer(pixels, make_plan(2), budget)
     assert (answer.status, exits_of(answer)) == (Status.BEST_EFFORT, [*EDGE_2, (3, "cloud")])

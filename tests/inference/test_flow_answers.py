@@ -40,7 +40,7 @@ async def test_without_best_effort_time_that_is_too_short_is_said_so(
     strict, tiers, pixels, make_plan, check_refusal, tier, block
 ):
     """Wherever the next block could not be in time, and though there is time left."""
-    getattr(tiers, f"{tier}_side")._pace._block_ms[block] = 1e9
+    getattr(tiers, f"{tier}_side")._pace._step_ms[block + 1] = 1e9
     answer = await strict.answer(pixels, make_plan(3), Budget(10_000))
     check_refusal(answer, DeadlineError, f"10000 ms {LATE}")
 

@@ -63,7 +63,7 @@ async def test_what_it_has_when_time_runs_out_answers(flow, tiers, pixels, make_
 
 async def test_a_cloud_out_of_time_is_none(flow, tiers, pixels, make_plan):
     """It replies without an exit, and the edge's are told as if it had not replied."""
-    tiers.cloud_side._pace._block_ms[2] = 1e9
+    tiers.cloud_side._pace._step_ms[3] = 1e9
     answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
     assert (answer.status, exits_of(answer)) == (Status.COMPLETE, EDGE)
     assert answer.stages.link_ms == answer.stages.decode_ms == 0

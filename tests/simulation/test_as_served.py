@@ -91,7 +91,7 @@ class Server:
         self.edge_machine.slowdown = site.edge_slowdown
         self.cloud_machine.start_ms = PROFILE.decode_ms
         sides = (
-            (side, machine, machine, DIGEST, Pace(block_ms))
+            (side, machine, machine, DIGEST, Pace(block_ms, PROFILE.encode_ms))
             for side, machine, block_ms in (
                 (EdgeSide, self.edge_machine, np.array(PROFILE.block_ms) * site.edge_slowdown),
                 (CloudSide, self.cloud_machine, PROFILE.block_ms),
@@ -110,17 +110,17 @@ class Server:
             answers=setting.answers,
         )
 
-    async def edge(self, pixels, plan, budget_ms, _):
+    async def edge(self, pixels, plan, budget_ms, _, spills):
         """Run blocks 1..p; their time passes on the loop, that of long ones beside it."""
         budget = Budget(budget_ms, self.clock)
         run, long, reply = self.edge_side.start(pixels, plan, budget), False, None
         while reply is None:
             long = long or is_long(run.expected_ms)
-            held, left_ms, before_s = run.reply(sends=False), budget.left_ms, self.clock()
+            held, left_ms, before_s = run.reply(), budget.left_ms, self.clock()
             reply = None if run.step() else run.reply()
             if not await self.pass_(before_s, left_ms if long else np.inf):
                 return held._replace(wait_ms=left_ms, overrun_ms=0.0)
-        return reply
+        return reply._replace(overrun_ms=0.0) if long else reply
 
     async def cloud(self, frame, thresholds, budget_ms, _):
         """Cross the link, run blocks p+1..N, and come back."""

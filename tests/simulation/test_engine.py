@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,6 +81,28 @@ def test_a_long_block_that_is_not_done_in_time_is_not_waited_for(setting, make_s
     assert late[at.TOTAL] == pytest.approx(28.0)
     assert late[[at.EDGE_MS, at.EDGE_WAIT]] == pytest.approx([18, 10])
     assert after[at.EDGE_WAIT] == pytest.approx(1.5 * 20 - 20)
+
+
+def test_what_the_edge_has_no_time_for_goes_to_the_cloud_whole(setting, make_site):
+    """Of a burst that keeps the edge busy for a second all are answered in time, by either tier."""
+    site = make_site(np.arange(100.0), deadlines_ms=150.0)
+    rows, _ = run(setting, [site], Decision(4, NEVER, 0))
+    whole = rows[:, at.PARTITION] == 0
+    assert 0 < whole.sum() < 100
+    assert (rows[whole, at.SENT] > 0).all()
+    assert (rows[~whole, at.EXIT] > 0).all()
+    assert (rows[:, at.TOTAL] <= 150).all()
+    alone, _ = run(replace(setting, spill_over=False), [site], Decision(4, NEVER, 0))
+    assert (alone[:, at.PARTITION] == 4).all()
+    assert (alone[:, at.STATUS] == at.MISSED).mean() > 0.4
+
+
+def test_a_slow_encoding_is_left_out_where_there_is_no_time(setting, make_site):
+    """An edge that needs 15 ms to encode sends what has the time for it, and answers else."""
+    site = make_site([0.0, 500.0], deadlines_ms=[100.0, 16.0 + OVER_MS], encode_slowdown=30.0)
+    ((roomy, tight), _) = run(setting, [site], Decision(2, NEVER, 0))
+    assert (roomy[at.STATUS], roomy[at.ENCODE_MS]) == (at.ANSWERED, 15.0)
+    assert (tight[at.STATUS], tight[at.EXIT], tight[at.SENT]) == (at.BEST_EFFORT, 2, 0)
 
 
 def check(setting, site, rows, ended):

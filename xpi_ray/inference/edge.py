@@ -1,10 +1,11 @@
 """The edge's part of a request: blocks one by one, leaving as soon as an exit is sure.
 
-pixels ─► block 1 ─► exit 1 sure? ─► budget? ─► block 2 ─► … ─► block p ─► frame
+pixels ─► block 1 ─► exit 1 sure? ─► budget? ─► block 2 ─► … ─► block p ─► budget? ─► frame
                        └── answer ◄────┘                          └─► Rest: block p+1 ─► …
 
-A block without an exit is only run. ``Rest`` is for sites whose edge goes on while the frame is in
-flight.
+A block without an exit is only run. The frame is a step like a block: on a weak edge to encode it
+takes longer than some of them, and where there is no time for it, the exits in hand answer.
+``Rest`` is for sites whose edge goes on while the frame is in flight.
 """
 
 import time
@@ -21,7 +22,7 @@ from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.answer import ExitAnswer, Tier
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.pace import Pace
+from xpi_ray.inference.pace import ENCODING, Pace
 from xpi_ray.link.frame import Frame, pack
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 from xpi_ray.policies.plan import Plan
@@ -45,12 +46,12 @@ class EdgeReply(NamedTuple):
     edge_ms: float
     encode_ms: float
     overrun_ms: float
-    """What came after the last look at the budget and was not expected then: of the last block,
-    and to encode the frame."""
+    """By how much the last step took longer than was expected at the last look at the budget; 0
+    where it would not have been waited for."""
     wait_ms: float = 0.0
     """In the edge's queue, and for a block that was not done in time."""
     rest: "Rest | None" = None
-    """Where the edge goes on; known within one process only."""
+    """Where the edge goes on; it does not leave its process."""
 
 
 class Rest(NamedTuple):
@@ -59,7 +60,11 @@ class Rest(NamedTuple):
     go_on: Callable[[], Coroutine[Any, Any, None]]
     """Runs them as far as confidence and budget say; to be cancelled when they are not needed."""
     reply: Callable[[], EdgeReply]
-    """All that ran so far, from block 1 on."""
+    """All that is known to have run so far, from block 1 on."""
+
+
+NOTHING_RAN = EdgeReply((), 0, b"", False, 0.0, 0.0, 0.0)
+"""Of an edge that could do nothing for a request, or did not begin yet."""
 
 
 class EdgeSide:
@@ -69,7 +74,7 @@ class EdgeSide:
         network: Prepared for serving.
         ladder: Encodes its carries.
         digest: The bundle's identity, which the frame carries.
-        pace: What each block is expected to take here.
+        pace: What each block, and the frame's encoding, is expected to take here.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class EdgeSide:
 
 
 class EdgeRun:
-    """One request on its way through blocks 1..p, a block a step.
+    """One request on its way through blocks 1..p, a block a step, and the frame as the last one.
 
     Steps are short, so an event loop that runs them stays in time for its other work.
     """
@@ -117,39 +122,53 @@ class EdgeRun:
         self._exits: list[ExitAnswer] = []
         self._sure = False
         self._stopped = False
+        self._frame = b""
         self._edge_ms = 0.0
+        self._encode_ms = 0.0
         self._overrun_ms = 0.0
 
     @property
     def expected_ms(self) -> float:
-        """What the next block is expected to take; 0 if there is none to run."""
-        return 0.0 if self._is_over else self._pace.expected_ms(self._blocks + 1)
+        """What the next step is expected to take; 0 if there is none."""
+        step = self._next
+        return 0.0 if step is None else self._pace.expected_ms(step)
 
     @property
-    def _is_over(self) -> bool:
-        return self._sure or self._stopped or self._blocks == self._last_block
+    def _next(self) -> int | None:
+        """The next step: a block, ``ENCODING``, or None."""
+        if self._sure or self._stopped:
+            return None
+        if self._blocks < self._last_block:
+            return self._blocks + 1
+        sends = 0 < self._blocks < self._network.num_blocks and not self._frame
+        return ENCODING if sends else None
 
     def stop(self) -> None:
-        """Run no further block; from any thread."""
+        """Take no further step; from any thread."""
         self._stopped = True
 
     def step(self) -> bool:
-        """Run the next block if there is one to run; whether it did."""
-        block, expected_ms = self._blocks + 1, self.expected_ms
-        if self._is_over or not self._budget.allows(expected_ms):
+        """Take the next step if there is one and the budget allows it; whether it did."""
+        step, expected_ms = self._next, self.expected_ms
+        if step is None or not self._budget.allows(expected_ms):
             return False
         started = time.perf_counter()
-        with torch.inference_mode():
-            self._state = self._network.advance(self._state, block)
-            answer = exit_answer(self._state, block, Tier.EDGE)
-        taken_ms = (time.perf_counter() - started) * 1000
-        self._pace.observe(block, taken_ms)
-        self._edge_ms += taken_ms
+        if step == ENCODING:
+            frame = self._encode()
+            taken_ms = self._encode_ms = (time.perf_counter() - started) * 1000
+            self._frame = frame  # last, as another thread may look how far it is
+        else:
+            with torch.inference_mode():
+                self._state = self._network.advance(self._state, step)
+                answer = exit_answer(self._state, step, Tier.EDGE)
+            taken_ms = (time.perf_counter() - started) * 1000
+            self._edge_ms += taken_ms
+            if answer is not None:
+                self._exits.append(answer)
+                self._sure = is_sure(answer.entropy, self._plan.thresholds[step - 1])
+            self._blocks = step  # last, likewise
+        self._pace.observe(step, taken_ms)
         self._overrun_ms = taken_ms - expected_ms
-        if answer is not None:
-            self._exits.append(answer)
-            self._sure = is_sure(answer.entropy, self._plan.thresholds[block - 1])
-        self._blocks = block  # last, as another thread may look how far it is
         return True
 
     def finish(self) -> EdgeReply:
@@ -164,18 +183,19 @@ class EdgeRun:
     def go_on(self) -> None:
         """Let further steps run the blocks behind the partition too."""
         self._last_block = self._network.num_blocks
+        self._frame = b""  # it is on its way
 
-    def reply(self, sends: bool = True) -> EdgeReply:
-        """What came of it, with a frame where the cloud is to go on and the edge ``sends``."""
-        complete = self._sure or self._blocks == self._network.num_blocks
-        started = time.perf_counter()
-        frame = b""
-        if sends and not complete and self._blocks == self._last_block:
-            frame = self._encode()
-        encode_ms = (time.perf_counter() - started) * 1000
-        overrun_ms = self._overrun_ms + encode_ms
-        exits = tuple(self._exits)
-        return EdgeReply(exits, self._blocks, frame, complete, self._edge_ms, encode_ms, overrun_ms)
+    def reply(self) -> EdgeReply:
+        """What came of it so far, with a frame once there is one."""
+        return EdgeReply(
+            exits=tuple(self._exits),
+            blocks=self._blocks,
+            frame=self._frame,
+            complete=self._sure or self._blocks == self._network.num_blocks,
+            edge_ms=self._edge_ms,
+            encode_ms=self._encode_ms,
+            overrun_ms=self._overrun_ms,
+        )
 
     def _encode(self) -> bytes:
         plan, carry = self._plan, self._state.carry[0].numpy()

@@ -47,6 +47,7 @@ OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
 RECENT_CROSSINGS = 32  # that tell what a call takes beside its work and its turn
 EDGE_PRUDENCE = 0.9  # share of them that the next is as quick as: an edge that is late loses all
 EDGE_LEAST_MS = 1.0  # kept back for it at least: a reply that comes as time is up is lost too
+SPILL_PRUDENCE = 0.9  # likewise in the cloud, where a whole image has more blocks before it
 CLOUD_PRUDENCE = 0.0  # the quickest counts: a late cloud costs only its own exits
 
 
@@ -54,9 +55,12 @@ class EdgeCall(Protocol):
     """Runs the edge's part somewhere."""
 
     def __call__(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
     ) -> Awaitable[EdgeReply]:
-        """Raise TierLostError when the edge is gone and OverloadError when its queue is full."""
+        """Reply at once, with nothing, if it ``spills`` and its turn would come too late.
+
+        Raise TierLostError when the edge is gone and OverloadError when its queue is full.
+        """
         ...
 
 
@@ -85,6 +89,8 @@ class Flow:
         best_effort: Whether an exit answers that is neither sure nor the last; else that is an
             error.
         answers: Which exit does, of those that ran.
+        spill_over: Whether the cloud gets the whole image of a request for which the edge has no
+            time, if the link likely carries it.
         begin: Where the edge goes on while a frame is in flight: lets it do so at partition 0
             too. Behind other partitions it does if its reply says how. What it has then answers
             if the cloud sends no exit, as SPINN (MobiCom'20) does without a connection; a cloud
@@ -99,6 +105,7 @@ class Flow:
         tracing: Tracing,
         best_effort: bool = True,
         answers: Answers = "last",
+        spill_over: bool = True,
         begin: Begin | None = None,
     ) -> None:
         self._edge = edge
@@ -107,6 +114,7 @@ class Flow:
         self._tracing = tracing
         self._best_effort = best_effort
         self._answers = answers
+        self._spill_over = spill_over
         self._begin = begin
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
         self._link = LinkEstimator()
@@ -181,10 +189,11 @@ class Flow:
             rest = self._begin(pixels, plan, left_ms) if self._begin else None
             return self._send_whole(answer, pixels, file), rest
         started = time.perf_counter()
+        spills = self._spill_over and self._can_send(started, left_ms, len(file) or pixels.nbytes)
         try:
             async with asyncio.timeout(left_ms / 1000):
                 there_ms = left_ms - max(self._crossing_ms(Tier.EDGE), EDGE_LEAST_MS)
-                reply = await self._edge(pixels, plan, there_ms, traceparent)
+                reply = await self._edge(pixels, plan, there_ms, traceparent, spills)
         except TierLostError:
             self._rest(Tier.EDGE)
             return self._send_whole(answer, pixels, file), None
@@ -200,6 +209,8 @@ class Flow:
         answer.edge_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE
+        if spills and not reply.blocks:
+            return self._send_whole(answer, pixels, file), None
         return reply.frame, reply.rest
 
     async def _run_later(
@@ -294,6 +305,15 @@ class Flow:
         sending_s = left_ms / 1000 - in_cloud_s - believed.round_trip_s
         return sendable_bytes(believed.bandwidth_bps, believed.spread, sending_s)
 
+    def _can_send(self, now_s: float, left_ms: float, size_bytes: int) -> bool:
+        """Whether the link likely carries a whole image in time for the cloud to answer."""
+        if self._rests(Tier.CLOUD):
+            return False
+        believed = self._link.estimate(now_s)
+        in_cloud_ms = kept_back_ms(sorted(self._cloud_ms), SPILL_PRUDENCE)
+        sent_ms = sending_ms(believed.bandwidth_bps, believed.spread, size_bytes)
+        return left_ms > sent_ms + 1000 * believed.round_trip_s + in_cloud_ms
+
     def _crossing_ms(self, tier: Tier) -> float:
         """What a call takes there and back: a tier must be done that much before the deadline.
 
@@ -329,6 +349,12 @@ def kept_back_ms(crossings_ms: Sequence[float] | NDArray[np.float64], prudence: 
     """Time to keep back for a crossing, of recent ones in rising order; 0 before any."""
     count = len(crossings_ms)
     return float(crossings_ms[int(prudence * count)]) if count else 0.0
+
+
+def sending_ms(bandwidth_bps: float, spread: float, size_bytes: float) -> float:
+    """What a link, of which that is believed, likely takes at most for so many bytes."""
+    likely_bps = bandwidth_bps * math.exp(-spread * OPTIMISM_DEVIATIONS)
+    return 8000 * size_bytes / likely_bps
 
 
 def sendable_bytes(bandwidth_bps: float, spread: float, sending_s: float) -> float:

@@ -52,6 +52,8 @@ class Site:
     round_trip_ms: float = 10.0
     edge_slowdown: float = 1.0
     """Block times relative to the profile."""
+    encode_slowdown: float = 1.0
+    """Likewise to encode a carry; a machine that is weak itself is so at that too."""
     work_ms: float = 0.6
     """What a request costs the router beside blocks, before the edge's factor."""
 
@@ -85,8 +87,9 @@ class Setting:
     fuses: bool = True
     """Whether the network's blocks read earlier logits; else the cloud sees no exit of the edge."""
     best_effort: bool = True
-    """As ``SiteArgs`` has it, and ``answers`` too."""
+    """As ``SiteArgs`` has it, and the two after it too."""
     answers: Answers = "last"
+    spill_over: bool = True
 
     @property
     def edge_trusted(self) -> Flags:
@@ -238,7 +241,7 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
     ends = np.cumsum([len(site.trace.carried) for site in sites])
     return Costs(
         edge_ms=slowdowns[:, None] * block_ms,
-        encode_ms=np.full(len(sites), profile.encode_ms),
+        encode_ms=profile.encode_ms * np.array([site.encode_slowdown for site in sites]),
         work_ms=np.array([site.work_ms for site in sites]),
         round_trip_ms=np.array([site.round_trip_ms for site in sites]),
         thresholds=np.array([setting.static.thresholds]),
@@ -251,6 +254,7 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         trace_scale=np.array([site.trace_scale for site in sites]),
         most_open=machines.most_open,
         best_effort=setting.best_effort,
+        spill_over=setting.spill_over,
         surest=setting.answers == "surest",
         exits=outcomes.exits,
         least_levels=_least_levels(len(outcomes.frame_bytes)),
@@ -290,7 +294,10 @@ def _state(setting: Setting, sites: Sequence[Site]) -> State:
     for row in link:
         estimator.begin(row, PRIOR_BPS, PRIOR_ROUND_TRIP_S)
     block_ms = np.array(setting.profile.block_ms)
-    slowdowns = np.array([site.edge_slowdown for site in sites])
+    edge_pace = [
+        [*(site.edge_slowdown * block_ms), site.encode_slowdown * setting.profile.encode_ms]
+        for site in sites
+    ]
     events = 3 * count + num_sites + machines.replicas
     state = State(
         requests=requests,
@@ -306,7 +313,7 @@ def _state(setting: Setting, sites: Sequence[Site]) -> State:
         link=link,
         crossings=np.zeros((num_sites, 3, RING)),
         crossed=np.zeros((num_sites, 3), np.int64),
-        edge_pace=slowdowns[:, None] * block_ms,
+        edge_pace=np.array(edge_pace),
         cloud_pace=np.tile(block_ms, (machines.replicas, 1)),
         plans=np.zeros((num_sites, len(classes), 3), np.int64),
         jobs=np.zeros((machines.replicas, machines.replica_jobs), np.int64),
@@ -336,6 +343,6 @@ def _check(number: int, site: Site, num_samples: int) -> None:
     for name in ("trace_shift_s", "round_trip_ms", "work_ms"):
         if not 0 <= getattr(site, name) < math.inf:
             raise DataError(f"site {number}: {name} must be finite and not negative")
-    for name in ("trace_scale", "edge_slowdown"):
+    for name in ("trace_scale", "edge_slowdown", "encode_slowdown"):
         if not 0 < getattr(site, name) < math.inf:
             raise DataError(f"site {number}: {name} must be finite and above 0")

@@ -20,7 +20,9 @@ from xpi_ray.inference.flow import (
     CLOUD_PRUDENCE,
     EDGE_LEAST_MS,
     EDGE_PRUDENCE,
+    SPILL_PRUDENCE,
     sendable_bytes,
+    sending_ms,
 )
 from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link.estimator import LOG_DELAY, LOG_RATE, learn, learn_late, spread
@@ -133,12 +135,17 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     if partition == 0 and called < give_up:
         push(state, called, SEND, i)
         return
+    kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
+    ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
+    begins = allows(ends - now, state.edge_pace[site, 0])
+    if not begins and costs.spill_over and _can_send(state, costs, called, i):
+        row[at.PARTITION] = 0
+        push(state, called, SEND, i)
+        return
     if now >= give_up:  # before its turn
         push(state, max(called, give_up), LATE, i)
         return
     waited = now - called
-    kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
-    ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
     block, sure, long = 0, False, False
     thresholds = costs.thresholds[state.plans[site, slo, 2]]
     while block < partition and not sure:
@@ -151,21 +158,23 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         if long and free > ends:  # it is not waited for
             waited, now, row[at.EDGE_OVERRUN] = waited + ends - now, ends, 0.0
             break
-        row[at.EDGE_OVERRUN], now = taken - expected, free
+        row[at.EDGE_OVERRUN], now = 0.0 if long else taken - expected, free
         entropy = costs.entropy[int(row[at.SAMPLE]), block]
         sure = is_sure(entropy, thresholds[block])
         block += 1
         if costs.exits[block - 1]:
             _keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
-    sends = block == partition and not sure and block < num_blocks
+    expected = state.edge_pace[site, num_blocks]  # to encode
+    sends = block == partition and not sure and block < num_blocks and allows(ends - now, expected)
     if sends:
         taken = costs.encode_ms[site] * row[at.EDGE_FACTOR]
-        free = now + taken
+        state.edge_pace[site, num_blocks] = renewed(expected, taken)
+        free, long = now + taken, long or is_long(expected)
         sends = not (long and free > ends)
         if sends:
             row[at.ENCODE_MS], now = taken, free
-            row[at.EDGE_OVERRUN] += taken
+            row[at.EDGE_OVERRUN] = 0.0 if long else taken - expected
         else:
             waited, now, row[at.EDGE_OVERRUN] = waited + ends - now, ends, 0.0
     state.edge_free[site] = free
@@ -177,6 +186,17 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, now, SEND, i)
     else:
         push(state, now, LEAVE, i)
+
+
+@njit(cache=True)
+def _can_send(state: State, costs: Costs, now: float, i: int) -> bool:
+    """Whether the link likely carries the whole image in time for the cloud to answer."""
+    row = state.requests[i]
+    site, left = int(row[at.SITE]), row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
+    link, size = state.link[site], costs.frame_bytes[int(row[at.LEVEL]), 0]
+    sent = sending_ms(math.exp(link[LOG_RATE]), spread(link, now / 1000), size)
+    in_cloud = recent(state, site, CLOUD, SPILL_PRUDENCE)
+    return allows(float(left), sent + 1000 * math.exp(link[LOG_DELAY]) + in_cloud)
 
 
 @njit(cache=True)

@@ -17,7 +17,7 @@ from numba.extending import register_jitable
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.cloud import pressing
-from xpi_ray.inference.flow import kept_back_ms, sendable_bytes
+from xpi_ray.inference.flow import kept_back_ms, sendable_bytes, sending_ms
 from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link import estimator, traces
 from xpi_ray.simulation import columns, heap, ring, state
@@ -28,6 +28,7 @@ RULES = (
     pressing,
     kept_back_ms,
     sendable_bytes,
+    sending_ms,
     renewed,
     is_long,
     traces.carried_by,

@@ -43,7 +43,7 @@ class State(NamedTuple):
     crossed: Ints
     """(S, 3): how many ever."""
     edge_pace: Floats
-    """(S, N)"""
+    """(S, N + 1): of blocks, and to encode."""
     cloud_pace: Floats
     """(R, N)"""
     plans: Ints
@@ -89,6 +89,8 @@ class Costs(NamedTuple):
     """Requests that a router takes at a time."""
     best_effort: bool
     """Whether an exit answers that is neither sure nor the last."""
+    spill_over: bool
+    """Whether the cloud gets images for which the edge has no time."""
     surest: bool
     """Whether the surest exit answers, instead of the last one."""
     exits: NDArray[np.bool_]

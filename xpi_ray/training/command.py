@@ -129,7 +129,7 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     version: Version = "1",
     start_from: Annotated[
-        Path | None, typer.Option(help="Folder of a run whose weights to start from.")
+        Path | None, typer.Option(help="Folder of a run or bundle whose weights to start from.")
     ] = None,
     average_with: Annotated[
         Path | None,

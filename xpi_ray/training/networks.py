@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from xpi_ray.bundle import SUMS, Bundle
 from xpi_ray.compression.builder import CodecName
 from xpi_ray.errors import TrainingError
 from xpi_ray.networks.architectures import lite12, plain12, plain_lite12, xpi12
@@ -125,14 +126,17 @@ def find_architecture(name: str, width: float = 1.0) -> Architecture:
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:
-    """Give the network the weights of a run.
+    """Give the network the weights of a run or of a bundle.
 
     Raises:
-        DataError: There is no checkpoint in the folder.
+        BundleError: The bundle in the folder is not in order.
+        DataError: There is neither bundle nor checkpoint in the folder.
         TrainingError: It is another network's.
     """
+    bundled = (folder / SUMS).is_file()
+    weights = Bundle.load(folder).network.state_dict() if bundled else read_weights(folder)
     try:
-        network.load_state_dict(read_weights(folder))
+        network.load_state_dict(weights)
     except RuntimeError as err:  # missing names or other shapes
         raise TrainingError(f"{folder} holds another network than this one: {err}") from err
 
