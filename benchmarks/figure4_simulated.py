@@ -93,7 +93,7 @@ class Prediction:
         self._classes = sorted(args.slo_classes, key=lambda slo: slo.deadline_ms)
         self._setting = Setting(
             self._bundle.manifest.profiles["default"],
-            _above_0(outcomes_of(self._bundle, system.dataset, folder)),
+            self._bundle.levelled(_above_0(outcomes_of(self._bundle, system.dataset, folder))),
             tuple(self._classes),
             _static(self._bundle, args),
             trusted=self._bundle.outcomes.edge_trusted(),

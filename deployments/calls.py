@@ -46,7 +46,7 @@ class EdgeHandle:
             return cast(EdgeReply, await _outcome(call, "edge"))
         replies = self._replies(pixels, plan, budget_ms, traceparent, spills)
         first = await anext(replies)
-        if first.frame:
+        if first.crosses:
             return first._replace(rest=_rest(replies, first))
         await replies.aclose()
         return first

@@ -155,8 +155,8 @@ class Decider:
 
     def _fitting(self, decision: Decision) -> Decision:
         """Refuse what is not a plan for this network."""
-        levels, num_blocks = self._bundle.outcomes.frame_bytes.shape
-        Plan(version=0, **decision._asdict()).check(num_blocks, levels)
+        num_blocks = self._bundle.network.num_blocks
+        Plan(version=0, **decision._asdict()).check(num_blocks, self._bundle.num_levels)
         return decision
 
     def _peer(self, site: str) -> Policy:
@@ -194,7 +194,8 @@ def _static(bundle: Bundle) -> Policy:
 
 def _least_latency(args: SchedulerArgs, bundle: Bundle) -> Policy:
     profile = bundle.manifest.profiles["default"]
-    return LeastLatency(profile, bundle.outcomes, bundle.thresholds(), args.least_partition)
+    outcomes = bundle.levelled(bundle.outcomes)
+    return LeastLatency(profile, outcomes, bundle.thresholds(), args.least_partition)
 
 
 def _edgent(args: SchedulerArgs, bundle: Bundle, site: str) -> Policy:

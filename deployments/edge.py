@@ -129,7 +129,7 @@ class EdgeExecutor:
                 edge_ms=reply.edge_ms,
                 encode_ms=reply.encode_ms,
             )
-        return reply, run if self._goes_on and reply.frame else None
+        return reply, run if self._goes_on and reply.crosses else None
 
     async def stream(
         self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str

@@ -77,7 +77,7 @@ class Router:
             _static_plan(manifest.static_plan, args),
             args.slo_classes,
             network.num_blocks,
-            len(bundle.outcomes.frame_bytes),
+            bundle.num_levels,
         )
         facts = ModelFacts(
             name=manifest.name,

@@ -126,10 +126,13 @@ class Scheduler:
         await self._push(site, book)
 
     def _watch(self) -> Watch:
+        profile, slowdown = self._bundle.manifest.profiles["default"], self._args.edge_slowdown
         prior = Observation(
-            edge_slowdown=self._args.edge_slowdown, round_trip_ms=self._args.round_trip_ms
+            edge_slowdown=slowdown,
+            encode_ms=profile.encode_ms * slowdown,
+            round_trip_ms=self._args.round_trip_ms,
         )
-        return Watch(self._bundle.manifest.profiles["default"], prior)
+        return Watch(profile, prior)
 
     async def _push(self, site: _Site, book: PlanBook) -> None:
         started = time.perf_counter()

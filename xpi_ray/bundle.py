@@ -187,6 +187,14 @@ class Bundle:
         policy = files.get(POLICY)
         return cls(manifest, network, ladder, outcomes, centres, policy, elastic, digest)
 
+    @property
+    def num_levels(self) -> int:
+        """What a plan's level may be: one of the ladder's, or beyond them the image itself.
+
+        Other systems' codecs know no such plan.
+        """
+        return self.ladder.levels + (self.manifest.codec == "ladder")
+
     def candidates(self) -> list[Candidate]:
         """Every plan of the bundle, in the order that policy files count them in."""
         return candidates(self.population, self.thresholds())
@@ -194,7 +202,11 @@ class Bundle:
     @cached_property
     def population(self) -> Outcomes:
         """Of the images that plans are judged by, and policies trained with."""
-        return population(self.outcomes, self.thresholds())
+        return population(self.levelled(self.outcomes), self.thresholds())
+
+    def levelled(self, outcomes: Outcomes) -> Outcomes:
+        """Outcomes of this network with all levels that a plan may have."""
+        return outcomes.with_images() if self.num_levels > self.ladder.levels else outcomes
 
     def thresholds(self) -> list[tuple[float, ...]]:
         """Its sets, the strictest first."""

@@ -76,6 +76,18 @@ def test_an_unsure_edge_sends_what_the_cloud_needs(
     assert frame.segments == tuple(expected)
 
 
+@pytest.mark.parametrize("partition", [1, 2, 3])
+def test_a_level_beyond_the_ladder_is_the_image(edge, pixels, make_plan, ample, clock, partition):
+    """Nothing is encoded; the router is told to send the image, if the edge came to the end."""
+    reply = edge.run(pixels, make_plan(partition, level=LEVELS), ample)
+    assert (reply.sends_image, reply.crosses, reply.frame) == (True, True, b"")
+    assert (reply.blocks, reply.complete, reply.encode_ms) == (partition, False, 0)
+    short = edge.run(pixels, make_plan(partition, level=LEVELS), Budget(5, clock))
+    sure = edge.run(pixels, make_plan(partition, leave_at=1, level=LEVELS), ample)
+    whole = edge.run(pixels, make_plan(4, level=LEVELS), ample)
+    assert [each.crosses for each in (short, sure, whole)] == [False] * 3
+
+
 @pytest.mark.parametrize(("budget_ms", "blocks"), [(8, 0), (10, 1), (19.5, 2), (28.5, 2), (40, 3)])
 def test_no_block_begins_that_would_be_late(edge, pixels, make_plan, clock, budget_ms, blocks):
     """A block is expected to take 9 ms and takes 10; exits in hand are kept, nothing is sent."""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from xpi_ray.compression.image import decode_image, encode_image
+from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.errors import (
     CodecError,
     DeadlineError,
@@ -276,6 +277,28 @@ async def test_nothing_is_sent_that_cannot_be_back_in_time(flow, tiers, pixels, 
     second = await flow.answer(pixels, make_plan(2), Budget(10_000, spent_ms=9_800))
     assert (second.status, exits_of(second)) == (Status.BEST_EFFORT, EDGE_2)
     assert (len(tiers.frames), second.frame_bytes) == (1, 0)
+
+
+async def test_an_image_may_follow_unsure_exits(flow, tiers, pixels, make_plan):
+    """The cloud runs all blocks anew; exits that the edge had come to count once."""
+    answer = await flow.answer(pixels, make_plan(2, level=LEVELS), Budget(10_000))
+    assert (answer.status, exits_of(answer)) == (Status.COMPLETE, EDGE_2 + CLOUD_2)
+    assert (answer.edge_blocks, answer.cloud_blocks, answer.cloud_from) == (2, 4, 0)
+    assert (answer.partition, answer.stages.encode_ms) == (2, 0)
+    frame = unpack(tiers.frames[0])
+    assert frame.partition == 0
+    assert (decode_image(frame.segments[0], (10, 6)) == pixels).all()
+    record = answer.record("", "", "")
+    assert (record.cloud_from, record.partition, record.level) == (0, 2, LEVELS)
+
+
+async def test_a_carry_lets_the_cloud_begin_behind_it(flow, tiers, pixels, make_plan):
+    """And the record says behind which block."""
+    answer = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert answer.record("", "", "").cloud_from == 2
+    tiers.fault["cloud"] = TierLostError("gone")
+    lost = await flow.answer(pixels, make_plan(2), Budget(10_000))
+    assert lost.record("", "", "").cloud_from == 0
 
 
 @pytest.mark.parametrize("lost", ["edge", "cloud"])

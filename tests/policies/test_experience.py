@@ -98,12 +98,13 @@ def test_without_an_answer_in_time_only_the_cost_is_left(surety, changes, make_r
 
 def test_the_clouds_answer_is_judged_by_the_level_that_arrived(surety, make_record):
     """An image that was sent whole is judged as if it had not been; it loses nothing."""
-    far = make_record(tier="cloud", exit=4, partition=2, level=1)
+    far = make_record(tier="cloud", exit=4, partition=2, cloud_from=2, level=1)
     right = surety.likely_right(4, 0.3, (1, 2))
     assert worth(far, WEIGHTS, surety) == pytest.approx(1 + right - 0.01)
-    image = make_record(tier="cloud", exit=4, partition=0, level=1)
     right = surety.likely_right(4, 0.3)
-    assert worth(image, WEIGHTS, surety) == pytest.approx(1 + right - 0.01)
+    for partition, level in [(0, 1), (2, 7)]:
+        image = make_record(tier="cloud", exit=4, partition=partition, level=level)
+        assert worth(image, WEIGHTS, surety) == pytest.approx(1 + right - 0.01)
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ OBSERVATIONS = st.builds(
 
 @pytest.fixture(scope="module")
 def plans(make_outcomes):
-    """All plans of a make-believe network, partition 0 too."""
-    return candidates(make_outcomes(0), THRESHOLDS, least_partition=0)
+    """All plans of a make-believe network, partition 0 and whole images too."""
+    return candidates(make_outcomes(0).with_images(), THRESHOLDS, least_partition=0)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def wait(arrivals_rps, work_ms):
 def reckon(outcomes, candidate, seen, deadline_ms):
     """Sample by sample: utility, share in time, accuracy of these, mean latency."""
     partition, thresholds, level = candidate.decision
+    image = partition == 0 or level == len(outcomes.frame_bytes) - 1
     entropy, correct = outcomes.entropy, outcomes.correct
     if partition < N:
         entropy = outcomes.resumed_entropy[level, partition]
@@ -74,7 +75,7 @@ def reckon(outcomes, candidate, seen, deadline_ms):
     blocks_ms = PROFILE.block_ms
     works_ms = [
         seen.edge_slowdown * sum(blocks_ms[: min(exit_, partition)])
-        + (seen.encode_ms if exit_ > partition else 0.0)
+        + (seen.encode_ms if exit_ > partition and not image else 0.0)
         for exit_ in exits
     ]
     work_ms = np.mean(works_ms)
@@ -92,8 +93,8 @@ def reckon(outcomes, candidate, seen, deadline_ms):
             sending_ms = 8_000 * float(outcomes.frame_bytes[level, partition]) / seen.link_bps
             sending_ms += wait(seen.arrivals_rps * len(going) / len(exits), sending_ms)
             ms += sending_ms + seen.round_trip_ms + seen.cloud_wait_ms
-            ms += seen.encode_ms + seen.decode_ms
-            ms += seen.cloud_slowdown * sum(blocks_ms[partition:exit_])
+            ms += seen.decode_ms + (0.0 if image else seen.encode_ms)
+            ms += seen.cloud_slowdown * sum(blocks_ms[0 if image else partition : exit_])
             spread = math.hypot(spread, seen.link_spread * sending_ms / ms)
         chance = LIKELY(math.log(allowed_ms / ms) / spread)
         right = chance * correct[sample, exit_ - 1]
@@ -120,7 +121,7 @@ def test_it_is_what_counting_sample_by_sample_gives(
     """For every plan: utility, share in time, accuracy, latency."""
     predicted = forecast.predict(observation, deadline_ms)
     for number, candidate in enumerate(plans):
-        expected = reckon(make_outcomes(0), candidate, observation, deadline_ms)
+        expected = reckon(make_outcomes(0).with_images(), candidate, observation, deadline_ms)
         # The normal distribution's tails are taken from a formula that is off by 0.0003.
         for values, value, error in zip(predicted, expected, (1e-3, 1e-3, 1, 1e-6), strict=True):
             assert values[number] == pytest.approx(value, rel=1e-6, abs=error), candidate.decision

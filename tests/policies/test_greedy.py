@@ -27,7 +27,11 @@ def simulate(outcomes, observation, partition, level, thresholds):
         ms = observation.edge_wait_ms
         for block in range(1, N + 1):
             if block == partition + 1:
-                ms += PROFILE.encode_ms * observation.edge_slowdown + observation.round_trip_ms
+                if partition == 0 or level == LEVELS:  # the cloud begins with the image
+                    ms += sum(PROFILE.block_ms[:partition]) * observation.cloud_slowdown
+                else:
+                    ms += PROFILE.encode_ms * observation.edge_slowdown
+                ms += observation.round_trip_ms
                 ms += 8_000 * float(outcomes.frame_bytes[level, partition]) / observation.link_bps
                 ms += observation.cloud_wait_ms + PROFILE.decode_ms * observation.cloud_slowdown
             slowdown = (
@@ -47,7 +51,7 @@ def brute_force(outcomes, observation, least_partition):
     for strictness, thresholds in enumerate(THRESHOLDS):
         for partition in range(least_partition, N + 1):
             exact = simulate(outcomes, observation, partition, 0, thresholds)[1]
-            for level in range(1 if partition in (0, N) else LEVELS):
+            for level in range(1 if partition in (0, N) else LEVELS + 1):
                 ms, accuracy = simulate(outcomes, observation, partition, level, thresholds)
                 if accuracy >= exact - LEVEL_TOLERANCE:
                     tail = np.quantile(ms, TAIL - 1e-9, method="inverted_cdf")
@@ -78,7 +82,7 @@ def test_the_choice_is_that_of_trying_everything(
     make_outcomes, seed, observation, deadline_ms, least_partition
 ):
     """Among plans whose tail meets the deadline: the strictest thresholds, then the least mean."""
-    outcomes = make_outcomes(seed)
+    outcomes = make_outcomes(seed).with_images()
     policy = LeastLatency(PROFILE, outcomes, THRESHOLDS, least_partition)
     decision = policy.decide(observation, SloClass(name="any", deadline_ms=deadline_ms))
     plans = brute_force(outcomes, observation, least_partition)

@@ -60,10 +60,10 @@ def test_requests_that_crossed_tell_of_link_and_cloud(watch):
     found = watch.observe(
         seen(
             [
-                record(edge_blocks=2, edge_ms=3.0, cloud_blocks=2, cloud_ms=14.0, link_ms=10.0,
-                       cloud_wait_ms=1.0, link_bps=9e6, round_trip_ms=11.0),
-                record(edge_blocks=1, edge_ms=1.0, cloud_blocks=1, cloud_ms=4.0, link_ms=18.0,
-                       cloud_wait_ms=5.0, link_bps=4e6, round_trip_ms=10.0),
+                record(edge_blocks=2, edge_ms=3.0, cloud_blocks=2, cloud_from=2, cloud_ms=14.0,
+                       link_ms=10.0, cloud_wait_ms=1.0, link_bps=9e6, round_trip_ms=11.0),
+                record(edge_blocks=1, edge_ms=1.0, cloud_blocks=1, cloud_from=1, cloud_ms=4.0,
+                       link_ms=18.0, cloud_wait_ms=5.0, link_bps=4e6, round_trip_ms=10.0),
             ]
         ),
         period_s=1.0,
@@ -102,6 +102,7 @@ def test_what_is_not_seen_drifts_back(watch):
     """An unseen quantity closes in on the prior by the same share every period."""
     slow = record(
         cloud_blocks=2,
+        cloud_from=2,
         edge_blocks=2,
         edge_ms=30.0,
         cloud_ms=70.0,
@@ -115,6 +116,21 @@ def test_what_is_not_seen_drifts_back(watch):
         assert found.round_trip_ms == pytest.approx(5 + 200 * (1 - DRIFT) ** period)
         assert found.arrivals_rps == 0
     assert found.cloud_slowdown < 1.5
+
+
+def test_an_image_lets_the_cloud_begin_anew(watch):
+    """Blocks that the edge ran are then among those whose time the cloud's is compared with."""
+    image = record(edge_blocks=2, edge_ms=3.0, cloud_blocks=4, cloud_ms=20.0)
+    assert watch.observe(seen([image]), 1.0).cloud_slowdown == 2.0
+
+
+def test_only_what_was_encoded_tells_of_encoding(watch):
+    """And while nothing is, it is taken to become as slow as the blocks do."""
+    records = [record(edge_blocks=1, edge_ms=8.0, encode_ms=ms) for ms in (0.0, 0.0, 6.0)]
+    assert watch.observe(seen(records), 1.0).encode_ms == 6.0
+    for _ in range(200):
+        found = watch.observe(seen([record(edge_blocks=1, edge_ms=8.0)]), 1.0)
+    assert found.encode_ms == pytest.approx(8 / PRIOR.edge_slowdown * PRIOR.encode_ms, rel=1e-3)
 
 
 def test_what_is_seen_again_counts_at_once(watch):

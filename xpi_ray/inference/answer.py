@@ -97,6 +97,8 @@ class Answer:
     """Blocks that ran at the edge, those without an exit too."""
     cloud_blocks: int = 0
     """Likewise in the cloud."""
+    cloud_from: int = 0
+    """Blocks that the cloud left out, as a carry from behind them crossed; 0 for an image."""
     link_bps: float = 0.0
     """What the link is believed to carry since; 0 when nothing crossed."""
     link_spread: float = 0.0
@@ -148,6 +150,7 @@ class Answer:
             entropy=self.best.entropy,
             edge_blocks=self.edge_blocks,
             cloud_blocks=self.cloud_blocks,
+            cloud_from=self.cloud_from if self.cloud_blocks else 0,
             **told,
             **{name: getattr(self.stages, name) for name in STAGES},
         )

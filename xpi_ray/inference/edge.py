@@ -50,8 +50,15 @@ class EdgeReply(NamedTuple):
     where it would not have been waited for."""
     wait_ms: float = 0.0
     """In the edge's queue, and for a block that was not done in time."""
+    sends_image: bool = False
+    """Whether the cloud is to go on with the image itself, in place of a frame."""
     rest: "Rest | None" = None
     """Where the edge goes on; it does not leave its process."""
+
+    @property
+    def crosses(self) -> bool:
+        """Whether the cloud is to go on."""
+        return bool(self.frame) or self.sends_image
 
 
 class Rest(NamedTuple):
@@ -123,6 +130,7 @@ class EdgeRun:
         self._sure = False
         self._stopped = False
         self._frame = b""
+        self._image = plan.level >= ladder.levels
         self._edge_ms = 0.0
         self._encode_ms = 0.0
         self._overrun_ms = 0.0
@@ -140,8 +148,14 @@ class EdgeRun:
             return None
         if self._blocks < self._last_block:
             return self._blocks + 1
-        sends = 0 < self._blocks < self._network.num_blocks and not self._frame
-        return ENCODING if sends else None
+        encodes = self._crosses and not self._frame and not self._image
+        return ENCODING if encodes else None
+
+    @property
+    def _crosses(self) -> bool:
+        """Whether the edge is through and leaves something to the cloud."""
+        ended = self._sure or self._stopped or self._blocks != self._last_block
+        return not ended and 0 < self._blocks < self._network.num_blocks
 
     def stop(self) -> None:
         """Take no further step; from any thread."""
@@ -195,6 +209,7 @@ class EdgeRun:
             edge_ms=self._edge_ms,
             encode_ms=self._encode_ms,
             overrun_ms=self._overrun_ms,
+            sends_image=self._image and self._crosses,
         )
 
     def _encode(self) -> bytes:

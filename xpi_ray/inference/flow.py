@@ -211,6 +211,9 @@ class Flow:
             answer.status = Status.COMPLETE
         if spills and not reply.blocks:
             return self._send_whole(answer, pixels, file), None
+        if reply.sends_image:
+            return image_frame(pixels, self._digest, file), reply.rest
+        answer.cloud_from = reply.blocks
         return reply.frame, reply.rest
 
     async def _run_later(
@@ -283,7 +286,8 @@ class Flow:
         self._link.observe(started, len(frame), stages.link_ms / 1000)
         self._tell_link(answer)
         answer.edge_is_surer = reply.edge_is_surer and bool(answer.exits)
-        answer.exits.extend(reply.exits)
+        before = answer.edge_blocks  # whose exits an image lets the cloud come to once more
+        answer.exits.extend(exit_ for exit_ in reply.exits if exit_.exit > before)
         answer.cloud_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE

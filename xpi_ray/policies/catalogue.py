@@ -28,6 +28,8 @@ class Candidate(NamedTuple):
     edge_accuracy: float
     """Of those that go on to the cloud, if the edge's last exit answered instead."""
     frame_bytes: float
+    sends_image: bool = False
+    """Whether the image itself follows a request that no exit at the edge is sure of."""
 
     @property
     def accuracy(self) -> float:
@@ -43,6 +45,8 @@ def candidates(
 ) -> list[Candidate]:
     """Every partition from ``least_partition`` on with every set of thresholds and every level.
 
+    Those that send the image itself come last.
+
     Args:
         outcomes: Of the network on held-out images, or a ``population`` of them.
         thresholds: Sets of N thresholds, the strictest first.
@@ -55,10 +59,18 @@ def candidates(
     num_blocks = outcomes.entropy.shape[1]
     if not 0 <= least_partition <= num_blocks:
         raise PlanError(f"least_partition {least_partition} is beyond the last block, {num_blocks}")
-    return [
+    coded = [
         candidate
         for strictness, values in enumerate(thresholds)
         for candidate in _with(outcomes, values, strictness, least_partition, level_tolerance)
+    ]
+    if not outcomes.images:
+        return coded
+    level = len(outcomes.frame_bytes) - 1
+    return coded + [
+        _crossing(outcomes, Decision(partition, values, level), strictness)
+        for strictness, values in enumerate(thresholds)
+        for partition in range(max(least_partition, 1), num_blocks)
     ]
 
 
@@ -70,21 +82,29 @@ def _with(
     tolerance: float,
 ) -> Iterator[Candidate]:
     levels, num_blocks = outcomes.frame_bytes.shape
+    levels -= outcomes.images
     stay = Decision(num_blocks, thresholds, 0)
     yield _judge(outcomes.entropy, outcomes.correct, stay, strictness, 0.0)
     for partition in range(least_partition, num_blocks):
         exact = None
         for level in range(1 if partition == 0 else levels):
-            candidate = _judge(
-                outcomes.resumed_entropy[level, partition],
-                outcomes.resumed_correct[level, partition],
-                Decision(partition, thresholds, level),
-                strictness,
-                float(outcomes.frame_bytes[level, partition]),
-            )
+            candidate = _crossing(outcomes, Decision(partition, thresholds, level), strictness)
             exact = candidate.accuracy if exact is None else exact
             if candidate.accuracy >= exact - tolerance:
                 yield candidate
+
+
+def _crossing(outcomes: Outcomes, decision: Decision, strictness: int) -> Candidate:
+    place = decision.level, decision.partition
+    judged = _judge(
+        outcomes.resumed_entropy[place],
+        outcomes.resumed_correct[place],
+        decision,
+        strictness,
+        float(outcomes.frame_bytes[place]),
+    )
+    last = decision.level == len(outcomes.frame_bytes) - 1
+    return judged._replace(sends_image=outcomes.images and last)
 
 
 def _judge(

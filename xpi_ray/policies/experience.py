@@ -83,7 +83,7 @@ def worth(record: RequestRecord, weights: Weights, surety: Surety) -> float:
     in_time = record.status in ANSWERED and record.exit > 0 and record.budget_left_ms >= 0
     right = 0.0
     if in_time:
-        crossed = record.tier == "cloud" and record.partition > 0  # an image loses nothing
+        crossed = record.tier == "cloud" and record.cloud_from > 0  # an image loses nothing
         link = (record.level, record.partition) if crossed else None
         right = surety.likely_right(record.exit, record.entropy, link)
     return float(weights.utility(in_time, right, record.edge_ms + record.encode_ms))

@@ -89,9 +89,12 @@ class Forecast:
         cumulative_ms = np.cumsum(profile.block_ms)[:, None]
         last_ms = np.append(0.0, cumulative_ms)[partition]
         edge_ms = np.minimum(cumulative_ms, last_ms)
-        edge, cloud = ends(edge_ms, last_ms), ends(cumulative_ms - edge_ms, none)
+        images = np.array([candidate.sends_image for candidate in candidates])
+        again_ms = last_ms * (images & beyond)  # the cloud begins with the image
+        edge, cloud = ends(edge_ms, last_ms), ends(cumulative_ms - edge_ms + again_ms, none)
         self._beyond = ends(beyond, none)
-        work_ms, crossing = edge[-1], self._beyond[-1]
+        encoded = ends(beyond & (partition > 0) & ~images, none)
+        work_ms, crossing, encoding = edge[-1], self._beyond[-1], encoded[-1]
         bits = np.array([8.0 * candidate.frame_bytes for candidate in candidates])
         nowhere, one = np.zeros_like(edge), none + 1
 
@@ -109,10 +112,10 @@ class Forecast:
             rows(half_work=work_ms / 2, times=edge),
             rows(times=cloud),
             rows(times=self._beyond),
-            rows(half_work=crossing / 2),
+            rows(half_work=encoding / 2, times=encoded),
             rows(half_sending=bits / 2),
             rows(idle_edge=-work_ms),
-            rows(idle_edge=-crossing),
+            rows(idle_edge=-encoding),
             rows(idle_link=-crossing * bits),
             rows(idle_edge=one, idle_link=one, times=nowhere + 1),
         ]
@@ -147,7 +150,7 @@ class Forecast:
         terms = [
             seen.edge_slowdown,
             seen.cloud_slowdown,
-            seen.encode_ms + seen.round_trip_ms + seen.cloud_wait_ms + seen.decode_ms,
+            seen.round_trip_ms + seen.cloud_wait_ms + seen.decode_ms,
             seen.encode_ms,
             ms_per_bit,
             arrivals_per_ms * seen.edge_slowdown,

@@ -73,8 +73,12 @@ class LeastLatency:
         at_edge = np.arange(1, len(block_ms) + 1) <= partition
         slowdown = np.where(at_edge, observation.edge_slowdown, observation.cloud_slowdown)
         latency_ms: NDArray[np.float64] = observation.edge_wait_ms + (block_ms * slowdown).cumsum()
+        if candidate.sends_image or partition == 0:  # the cloud begins with the image
+            sending_ms = block_ms[:partition].sum() * observation.cloud_slowdown
+        else:
+            sending_ms = self._profile.encode_ms * observation.edge_slowdown
         crossing_ms = (
-            self._profile.encode_ms * observation.edge_slowdown
+            sending_ms
             + observation.round_trip_ms
             + candidate.frame_bytes * 8 / observation.link_bps * 1000
             + observation.cloud_wait_ms

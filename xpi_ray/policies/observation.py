@@ -25,6 +25,7 @@ SEEN = np.dtype(
             "entropy",
             "edge_blocks",
             "cloud_blocks",
+            "cloud_from",
             "edge_wait_ms",
             "edge_ms",
             "encode_ms",
@@ -102,8 +103,11 @@ class Watch:
     def observe(self, seen: Seen, period_s: float) -> Observation:
         """Take in the requests that ended in the last ``period_s`` seconds, in their order."""
         latest = self._latest
+        slower = latest["edge_slowdown"] / self._prior["edge_slowdown"]
         for name, value in self._prior.items():
-            latest[name] += DRIFT * (value - latest[name])
+            # An edge that does not encode is taken to become as slow at that as at its blocks.
+            likely = value * slower if name == "encode_ms" else value
+            latest[name] += DRIFT * (likely - latest[name])
         latest["arrivals_rps"] = len(seen) / period_s
         if len(seen):
             self._load(seen, period_s)
@@ -114,13 +118,15 @@ class Watch:
             latest["edge_wait_ms"] = np.median(edge["edge_wait_ms"])
         crossed = seen[seen["cloud_blocks"] > 0]
         if len(crossed):
-            first = crossed["edge_blocks"].astype(np.intp)
+            first = crossed["cloud_from"].astype(np.intp)
             last = first + crossed["cloud_blocks"].astype(np.intp)
             profiled_ms = (self._blocks_ms[last] - self._blocks_ms[first]).sum()
             latest["cloud_slowdown"] = crossed["cloud_ms"].sum() / profiled_ms
             latest["cloud_wait_ms"] = np.median(crossed["cloud_wait_ms"])
-            latest["encode_ms"] = np.median(crossed["encode_ms"])
             latest["decode_ms"] = np.median(crossed["decode_ms"])
+        encoded = seen[seen["encode_ms"] > 0]
+        if len(encoded):
+            latest["encode_ms"] = np.median(encoded["encode_ms"])
         told = seen[seen["link_bps"] > 0]
         if len(told):
             for name in ("link_bps", "link_spread", "round_trip_ms"):

@@ -40,7 +40,7 @@ class Plan(Frozen):
     thresholds: tuple[float, ...] = Field(min_length=1)
     """τ_1..τ_N, 0..1: leave at exit i when its normalised entropy is at most τ_i."""
     level: int = Field(ge=0)
-    """Rung of the codec ladder, 0 the most exact."""
+    """Rung of the codec ladder, 0 the most exact; beyond the last one the image itself is sent."""
 
     @field_validator("thresholds")
     @classmethod

@@ -26,6 +26,9 @@ class Outcomes(NamedTuple):
     1..p as they were, later ones computed from the carry that was encoded and decoded after
     block p. Partition 0 sends the image, which loses nothing.
 
+    A last level may be of whole images, sent after p exits were tried at the edge: nothing is lost
+    then either, and nothing of the edge's work used.
+
     A block may have no exit. Then its entropies are ``NO_EXIT``, and nothing there is correct.
     """
 
@@ -39,6 +42,8 @@ class Outcomes(NamedTuple):
     """(L, N, m, N)."""
     frame_bytes: NDArray[np.float32]
     """Mean size of a frame, (L, N)."""
+    images: bool = False
+    """Whether the last level is of whole images."""
 
     @property
     def exits(self) -> Flags:
@@ -49,11 +54,27 @@ class Outcomes(NamedTuple):
         """Accuracy of each exit over all samples, 0..1; 0 where there is none."""
         return [float(value) for value in self.correct.mean(0)]
 
+    def with_images(self) -> "Outcomes":
+        """The same with a further level, of whole images."""
+        count = self.resumed_entropy.shape[2]
+
+        def grown(resumed: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
+            level = np.broadcast_to(whole[:count], resumed.shape[1:])
+            return np.concatenate([resumed, level[None]])
+
+        size = np.broadcast_to(self.frame_bytes[0, 0], self.frame_bytes.shape[1:])
+        return self._replace(
+            resumed_entropy=grown(self.resumed_entropy, self.entropy),
+            resumed_correct=grown(self.resumed_correct, self.correct),
+            frame_bytes=np.concatenate([self.frame_bytes, size[None]]),
+            images=True,
+        )
+
     def edge_trusted(self) -> Flags:
         """Where the surer of two exits is right more often than the last one alone, (L, N).
 
         The two are the last one before the link and the last one of all: what was lost on the link
-        may make the latter surer than right.
+        may make the latter surer than right. Of images nothing was, and no exit comes with them.
         """
         count, exits = self.resumed_correct.shape[2:]
         trusted = np.zeros((len(self.resumed_entropy), exits), np.bool_)
@@ -62,6 +83,8 @@ class Outcomes(NamedTuple):
             surer = self.entropy[:count, partition - 1] < self.resumed_entropy[:, partition, :, -1]
             chosen = np.where(surer, self.correct[:count, partition - 1], last)
             trusted[:, partition] = chosen.sum(1) > last.sum(1)
+        if self.images:
+            trusted[-1] = False
         return trusted
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -94,8 +94,10 @@ class Setting:
     @property
     def edge_trusted(self) -> Flags:
         """Where the cloud lets a surer edge answer, (L, N)."""
-        trusted = self.outcomes.edge_trusted() if self.trusted is None else self.trusted
-        return trusted & self.fuses
+        own = self.outcomes.edge_trusted()
+        if self.trusted is not None:
+            own[: len(self.trusted)] = self.trusted  # of images none is
+        return own & self.fuses
 
     @property
     def num_samples(self) -> int:
@@ -204,7 +206,8 @@ def seen(rows: Floats) -> Seen:
         ("encode_ms", at.ENCODE_MS),
     ):
         told[name] = np.where(answered, rows[:, column], 0.0)
-    told["cloud_blocks"] = np.where(crossed, rows[:, at.BLOCK] - rows[:, at.PARTITION], 0.0)
+    told["cloud_blocks"] = np.where(crossed, rows[:, at.BLOCK] - rows[:, at.CLOUD_FROM], 0.0)
+    told["cloud_from"] = np.where(told["cloud_blocks"] > 0, rows[:, at.CLOUD_FROM], 0.0)
     for name, column in (
         ("cloud_wait_ms", at.CLOUD_WAIT),
         ("decode_ms", at.DECODE_MS),
@@ -256,8 +259,9 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         best_effort=setting.best_effort,
         spill_over=setting.spill_over,
         surest=setting.answers == "surest",
+        images=outcomes.images,
         exits=outcomes.exits,
-        least_levels=_least_levels(len(outcomes.frame_bytes)),
+        least_levels=_least_levels(len(outcomes.frame_bytes), outcomes.images),
         entropy=outcomes.entropy,
         correct=outcomes.correct.astype(np.float32),
         resumed_entropy=np.ascontiguousarray(outcomes.resumed_entropy),
@@ -267,10 +271,12 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
     )
 
 
-def _least_levels(levels: int) -> NDArray[np.int64]:
+def _least_levels(levels: int, images: bool) -> NDArray[np.int64]:
     """What a frame can be cut to: layered ones to the base, latents to the first of them."""
-    layered = min(levels, LAYERS)
-    return np.where(np.arange(levels) < layered, layered - 1, levels - 1).astype(np.int64)
+    coded = levels - images  # an image stays whole
+    layered = min(coded, LAYERS)
+    least = np.where(np.arange(coded) < layered, layered - 1, coded - 1)
+    return np.append(least, [coded] * images).astype(np.int64)
 
 
 def _state(setting: Setting, sites: Sequence[Site]) -> State:

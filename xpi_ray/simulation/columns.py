@@ -42,7 +42,8 @@ ENTROPY = 34  # of it
 CORRECT = 35
 STATUS = 36
 EDGE_OVERRUN = 37  # as in ``EdgeReply``
-COUNT = 38
+CLOUD_FROM = 38  # as in ``Answer``
+COUNT = 39
 
 # What STATUS says; 0 while a request is open.
 ANSWERED, BEST_EFFORT, MISSED, OVERLOADED = 1, 2, 3, 4

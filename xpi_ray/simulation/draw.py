@@ -79,6 +79,7 @@ def draw_site(
         trace_scale=_log_uniform(SCALES, rng),
         round_trip_ms=_log_uniform(ROUND_TRIPS_MS, rng),
         edge_slowdown=edge_ms / sum(setting.profile.block_ms),
+        encode_slowdown=edge_ms / sum(setting.profile.block_ms),
     )
 
 

@@ -166,8 +166,10 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
             _keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
     expected = state.edge_pace[site, num_blocks]  # to encode
-    sends = block == partition and not sure and block < num_blocks and allows(ends - now, expected)
-    if sends:
+    sends = block == partition and not sure and block < num_blocks
+    if sends and not _is_image(costs, row):
+        sends = allows(ends - now, expected)
+    if sends and not _is_image(costs, row):
         taken = costs.encode_ms[site] * row[at.EDGE_FACTOR]
         state.edge_pace[site, num_blocks] = renewed(expected, taken)
         free, long = now + taken, long or is_long(expected)
@@ -186,6 +188,13 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, now, SEND, i)
     else:
         push(state, now, LEAVE, i)
+
+
+@njit(cache=True)
+def _is_image(costs: Costs, row: np.ndarray) -> bool:
+    """Whether what crosses the link is the image, whatever ran at the edge."""
+    whole = row[at.PARTITION] == 0
+    return whole or (costs.images and row[at.LEVEL] == len(costs.frame_bytes) - 1)
 
 
 @njit(cache=True)
@@ -226,6 +235,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     most = sendable_bytes(math.exp(link[LOG_RATE]), believed_spread, sending_s)
     while level < costs.least_levels[level] and costs.frame_bytes[level, partition] > most:
         level += 1
+    row[at.CLOUD_FROM] = row[at.BLOCK] = 0.0 if _is_image(costs, row) else partition
     size = costs.frame_bytes[level, partition]
     row[at.LEVEL], row[at.BYTES], row[at.SENT], row[at.CLOUD_BUDGET] = level, size, now, there
     begins_s = max(now + row[at.HOP] / 2, state.link_free[site]) / 1000
@@ -242,7 +252,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
 def _reach(state: State, costs: Costs, now: float, i: int) -> None:
     """Line up at the replica with the fewest requests."""
     row = state.requests[i]
-    row[at.REACHED], row[at.BLOCK] = now, row[at.PARTITION]
+    row[at.REACHED], row[at.BLOCK] = now, row[at.CLOUD_FROM]
     replica = 0
     for other in range(1, len(state.queue)):
         if _load(state, other) < _load(state, replica):
@@ -373,7 +383,7 @@ def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     learn(state.link[site], row[at.SENT] / 1000, row[at.BYTES], row[at.LINK_MS] / 1000, 1.0)
     _tell_link(state, now, i)
     exit_ = int(row[at.CLOUD_EXIT])
-    if exit_ == 0:  # the cloud had no time for any
+    if exit_ <= row[at.EDGE_EXIT]:  # the cloud had no time for a further one
         _end_at_edge(state, costs, now, i)
         return
     compared = costs.surest or costs.edge_trusted[level, partition]
@@ -396,7 +406,7 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
     learn_late(state.link[site], row[at.SENT] / 1000, row[at.BYTES], waited_s)
     _tell_link(state, now, i)
     row[at.COMPLETE] = 0
-    row[at.BLOCK] = row[at.PARTITION]
+    row[at.BLOCK] = row[at.CLOUD_FROM]
     _end_at_edge(state, costs, now, i)
 
 

@@ -93,6 +93,8 @@ class Costs(NamedTuple):
     """Whether the cloud gets images for which the edge has no time."""
     surest: bool
     """Whether the surest exit answers, instead of the last one."""
+    images: bool
+    """Whether the last level is of whole images."""
     exits: NDArray[np.bool_]
     """Which blocks have one, (N,)."""
     least_levels: Ints

@@ -40,6 +40,8 @@ class RequestRecord:
     """Number of blocks that ran at the edge, those without an exit too."""
     cloud_blocks: int = 0
     """Likewise in the cloud."""
+    cloud_from: int = 0
+    """Blocks that the cloud left out, as a carry from behind them crossed; 0 for an image."""
     decode_image_ms: float = 0.0
     edge_wait_ms: float = 0.0
     """Hop and queue before the edge began."""
