@@ -100,7 +100,7 @@ class Prediction:
             fuses=self._bundle.network.fuses,
             best_effort=args.best_effort,
             answers=args.answers,
-            spill_over=args.spill_over,
+            reroutes=args.reroutes,
         )
 
     def of(self, run: Run, asked: list[Asked], trace: Trace) -> Floats:

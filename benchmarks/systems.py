@@ -149,7 +149,7 @@ def _application(
     }
 
 
-WAITS: Mapping[str, Any] = {"spill_over": False}
+WAITS: Mapping[str, Any] = {"reroutes": False}
 ABORTS: Mapping[str, Any] = {"best_effort": False, **WAITS}
 ANYWHERE: Mapping[str, Any] = {"least_partition": 0}
 PEERS = {
@@ -174,7 +174,7 @@ ABLATIONS = {
     "partition_cloud": Wiring(PACKAGED, site={"partition": 0}),
     "learning": Wiring(PACKAGED, "least_latency"),
     "best_effort": Wiring(PACKAGED, "learned", {"best_effort": False}),
-    "spill_over": Wiring(PACKAGED, "learned", WAITS),
+    "reroutes": Wiring(PACKAGED, "learned", WAITS),
 }
 """Xpi without one of its parts, by that part; ``benchmarks.ablated`` makes two of the bundles."""
 WHOLE = {

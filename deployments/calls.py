@@ -38,13 +38,19 @@ class EdgeHandle:
         self._goes_on = goes_on
 
     async def run(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget_ms: float,
+        traceparent: str,
+        spills: bool,
+        crosses: bool,
     ) -> EdgeReply:
         """Raise TierLostError when the replica died and OverloadError when the queue is full."""
+        request = pixels, plan, budget_ms, traceparent, spills, crosses
         if not self._goes_on:
-            call = self._handle.run.remote(pixels, plan, budget_ms, traceparent, spills)
-            return cast(EdgeReply, await _outcome(call, "edge"))
-        replies = self._replies(pixels, plan, budget_ms, traceparent, spills)
+            return cast(EdgeReply, await _outcome(self._handle.run.remote(*request), "edge"))
+        replies = self._replies(*request)
         first = await anext(replies)
         if first.crosses:
             return first._replace(rest=_rest(replies, first))
@@ -53,7 +59,7 @@ class EdgeHandle:
 
     def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
         """As ``EdgeExecutor.begin``."""
-        return _rest(self._replies(pixels, plan, budget_ms, "", False), NOTHING_RAN)
+        return _rest(self._replies(pixels, plan, budget_ms, ""), NOTHING_RAN)
 
     async def _replies(self, *request: object) -> AsyncGenerator[EdgeReply]:
         call = self._handle.options(stream=True).run_on.remote(*request)

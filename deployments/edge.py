@@ -75,7 +75,13 @@ class EdgeExecutor:
         self._tracing = Tracing("edge")
 
     async def run(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool = False
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget_ms: float,
+        traceparent: str,
+        spills: bool = False,
+        crosses: bool = True,
     ) -> EdgeReply:
         """Run one request's blocks here.
 
@@ -86,12 +92,21 @@ class EdgeExecutor:
             traceparent: Of the span that the edge's belongs to.
             spills: Whether the cloud can take it whole, so that it need not wait for a turn that
                 comes too late; the reply is empty then.
+            crosses: Whether it may cross the link; if not, later blocks run here while no other
+                request waits.
         """
-        reply, run = await self._run(pixels, plan, budget_ms, traceparent, spills)
+        request = pixels, plan, budget_ms, traceparent, spills, crosses
+        reply, run = await self._run(*request)
         return reply if run is None else reply._replace(rest=self._rest(run))
 
     async def run_on(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget_ms: float,
+        traceparent: str,
+        spills: bool = False,
+        crosses: bool = True,
     ) -> AsyncGenerator[EdgeReply]:
         """As ``run``, for another process; closing the iterator stops what goes on.
 
@@ -100,7 +115,8 @@ class EdgeExecutor:
             each block behind the partition.
         """
         if plan.partition:
-            reply, run = await self._run(pixels, plan, budget_ms, traceparent, spills)
+            request = pixels, plan, budget_ms, traceparent, spills, crosses
+            reply, run = await self._run(*request)
             yield reply
         else:
             run = self._side.start(pixels, plan, Budget(budget_ms))
@@ -110,7 +126,13 @@ class EdgeExecutor:
                 yield run.reply()
 
     async def _run(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget_ms: float,
+        traceparent: str,
+        spills: bool,
+        crosses: bool,
     ) -> tuple[EdgeReply, EdgeRun | None]:
         """What ``run`` replies, and the run where it goes on."""
         budget = Budget(budget_ms)
@@ -119,6 +141,8 @@ class EdgeExecutor:
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
             async with self._my_turn() as wait_ms:
                 run = self._side.start(pixels, plan, budget)
+                if not crosses:
+                    run.go_on(lambda: self._here == 1)
                 with self._preemptible(run):
                     reply = await self._go_through(run, budget)
                 reply = reply._replace(wait_ms=wait_ms + reply.wait_ms)

@@ -70,7 +70,7 @@ class Router:
             self._tracing,
             args.best_effort,
             args.answers,
-            args.spill_over,
+            args.reroutes,
             self._edge.begin if args.goes_on else None,
         )
         self._keeper = PlanKeeper(

@@ -89,7 +89,7 @@ def make_world(
         trusted=bundle.outcomes.edge_trusted(),
         fuses=bundle.network.fuses,
         best_effort=False,
-        spill_over=False,
+        reroutes=False,
     )
     return World(setting, sources, least_partition)
 

@@ -111,10 +111,12 @@ class Server:
             answers=setting.answers,
         )
 
-    async def edge(self, pixels, plan, budget_ms, _, spills):
+    async def edge(self, pixels, plan, budget_ms, _, spills, crosses):
         """Run blocks 1..p; their time passes on the loop, that of long ones beside it."""
         budget = Budget(budget_ms, self.clock)
         run, long, reply = self.edge_side.start(pixels, plan, budget), False, None
+        if not crosses:
+            run.go_on()
         while reply is None:
             long = long or is_long(run.expected_ms)
             held, left_ms, before_s = run.reply(), budget.left_ms, self.clock()

@@ -92,9 +92,33 @@ def test_what_the_edge_has_no_time_for_goes_to_the_cloud_whole(setting, make_sit
     assert (rows[whole, at.SENT] > 0).all()
     assert (rows[~whole, at.EXIT] > 0).all()
     assert (rows[:, at.TOTAL] <= 150).all()
-    alone, _ = run(replace(setting, spill_over=False), [site], Decision(4, NEVER, 0))
+    alone, _ = run(replace(setting, reroutes=False), [site], Decision(4, NEVER, 0))
     assert (alone[:, at.PARTITION] == 4).all()
     assert (alone[:, at.STATUS] == at.MISSED).mean() > 0.4
+
+
+def test_a_silent_link_is_tried_by_one_request_at_a_time(setting, make_site, steady):
+    """The others' later blocks run at the edge, which answers all; else each waits in vain."""
+    site = make_site(40.0 * np.arange(50), deadlines_ms=150.0, trace=steady(100.0))
+    rows, _ = run(setting, [site], Decision(2, NEVER, 0))
+    sent = rows[:, at.SENT] > 0
+    assert sent[0]
+    assert 10 < sent.sum() < 20
+    begins, ends = rows[sent, at.SENT], (rows[:, at.ARRIVED] + rows[:, at.TOTAL])[sent]
+    late = begins > ends[0]  # by then the first has waited in vain
+    assert (begins[late][1:] >= ends[late][:-1]).all()
+    last_at_edge = rows[~sent & (rows[:, at.ARRIVED] > 200), at.EXIT]
+    assert (last_at_edge == 4).all()
+    told, _ = run(replace(setting, reroutes=False), [site], Decision(2, NEVER, 0))
+    assert (told[:, at.SENT] > 0).all()
+
+
+def test_nobody_waits_for_the_later_blocks_of_another(setting, make_site, steady):
+    """Beyond the partition an edge whose link is silent goes on only for a request alone."""
+    arrivals = [0.0, 151.0, 156.0, 156.0, 156.0]
+    site = make_site(arrivals, deadlines_ms=149.0, trace=steady(100.0), work_ms=0.0)
+    rows, _ = run(setting, [site], Decision(2, NEVER, 0))
+    assert list(rows[2:, at.EXIT]) == [2, 2, 4]
 
 
 def test_a_slow_encoding_is_left_out_where_there_is_no_time(setting, make_site):
@@ -130,7 +154,7 @@ def check(setting, site, rows, ended):
     sample, partition = rows[:, at.SAMPLE].astype(int), rows[:, at.PARTITION].astype(int)
     level, outcomes = rows[:, at.LEVEL].astype(int), setting.outcomes
     for row in np.flatnonzero(answered):
-        if exit_[row] <= partition[row]:
+        if exit_[row] <= rows[row, at.EDGE_BLOCKS]:
             right, entropy = outcomes.correct, outcomes.entropy
             place = (sample[row], exit_[row] - 1)
         else:

@@ -125,6 +125,7 @@ class EdgeRun:
         self._budget = budget
         self._state = network.start(torch.from_numpy(pixels).unsqueeze(0))
         self._last_block = plan.partition
+        self._may_go_on: Callable[[], bool] | None = None
         self._blocks = 0
         self._exits: list[ExitAnswer] = []
         self._sure = False
@@ -147,7 +148,9 @@ class EdgeRun:
         if self._sure or self._stopped:
             return None
         if self._blocks < self._last_block:
-            return self._blocks + 1
+            beyond = self._blocks >= self._plan.partition
+            waits = beyond and self._may_go_on is not None and not self._may_go_on()
+            return None if waits else self._blocks + 1
         encodes = self._crosses and not self._frame and not self._image
         return ENCODING if encodes else None
 
@@ -194,9 +197,13 @@ class EdgeRun:
             pass
         return self.reply()
 
-    def go_on(self) -> None:
-        """Let further steps run the blocks behind the partition too."""
-        self._last_block = self._network.num_blocks
+    def go_on(self, may: Callable[[], bool] | None = None) -> None:
+        """Let further steps run the blocks behind the partition too.
+
+        Args:
+            may: Whether there is to be one more, asked before each; None: always.
+        """
+        self._last_block, self._may_go_on = self._network.num_blocks, may
         self._frame = b""  # it is on its way
 
     def reply(self) -> EdgeReply:

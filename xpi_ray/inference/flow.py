@@ -55,9 +55,18 @@ class EdgeCall(Protocol):
     """Runs the edge's part somewhere."""
 
     def __call__(
-        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, spills: bool
+        self,
+        pixels: Pixels,
+        plan: Plan,
+        budget_ms: float,
+        traceparent: str,
+        spills: bool,
+        crosses: bool,
     ) -> Awaitable[EdgeReply]:
-        """Reply at once, with nothing, if it ``spills`` and its turn would come too late.
+        """Run blocks 1..p, and encode.
+
+        Reply at once, with nothing, if it ``spills`` and its turn would come too late. If it never
+        ``crosses``, go on with later blocks instead, while nobody waits for the edge.
 
         Raise TierLostError when the edge is gone and OverloadError when its queue is full.
         """
@@ -89,8 +98,9 @@ class Flow:
         best_effort: Whether an exit answers that is neither sure nor the last; else that is an
             error.
         answers: Which exit does, of those that ran.
-        spill_over: Whether the cloud gets the whole image of a request for which the edge has no
-            time, if the link likely carries it.
+        reroutes: Whether the cloud gets the whole image of a request for which the edge has no
+            time, if the link likely carries it; and the edge all of a request while the link is
+            silent, but for one at a time that tries it.
         begin: Where the edge goes on while a frame is in flight: lets it do so at partition 0
             too. Behind other partitions it does if its reply says how. What it has then answers
             if the cloud sends no exit, as SPINN (MobiCom'20) does without a connection; a cloud
@@ -105,7 +115,7 @@ class Flow:
         tracing: Tracing,
         best_effort: bool = True,
         answers: Answers = "last",
-        spill_over: bool = True,
+        reroutes: bool = True,
         begin: Begin | None = None,
     ) -> None:
         self._edge = edge
@@ -114,8 +124,10 @@ class Flow:
         self._tracing = tracing
         self._best_effort = best_effort
         self._answers = answers
-        self._spill_over = spill_over
+        self._reroutes = reroutes
         self._begin = begin
+        self._crossing = 0  # requests that wait for the cloud
+        self._is_silent = False  # whether the last of them waited in vain
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
         self._link = LinkEstimator()
         self._cloud_ms: deque[float] = deque(maxlen=RECENT_CROSSINGS)
@@ -185,15 +197,16 @@ class Flow:
     ) -> tuple[bytes, Rest | None]:
         """Run the edge's part into ``answer``; the frame to send, if any, and how it goes on."""
         left_ms = budget.left_ms - ANSWER_MS
-        if plan.partition == 0 or self._rests(Tier.EDGE):
+        crosses = not (self._reroutes and self._is_silent and self._crossing)
+        if (plan.partition == 0 and crosses) or self._rests(Tier.EDGE):
             rest = self._begin(pixels, plan, left_ms) if self._begin else None
             return self._send_whole(answer, pixels, file), rest
         started = time.perf_counter()
-        spills = self._spill_over and self._can_send(started, left_ms, len(file) or pixels.nbytes)
+        spills = self._reroutes and self._can_send(started, left_ms, len(file) or pixels.nbytes)
         try:
             async with asyncio.timeout(left_ms / 1000):
                 there_ms = left_ms - max(self._crossing_ms(Tier.EDGE), EDGE_LEAST_MS)
-                reply = await self._edge(pixels, plan, there_ms, traceparent, spills)
+                reply = await self._edge(pixels, plan, there_ms, traceparent, spills, crosses)
         except TierLostError:
             self._rest(Tier.EDGE)
             return self._send_whole(answer, pixels, file), None
@@ -259,6 +272,7 @@ class Flow:
             return True
         frame = cut(frame, self._most_bytes(started, left_ms))
         answer.frame_bytes = len(frame)
+        self._crossing += 1
         with self._tracing.span("xpi.link", traceparent, SpanKind.CLIENT) as span:
             span.set(frame_bytes=len(frame), partition=answer.partition, level=answer.level)
             try:
@@ -269,6 +283,7 @@ class Flow:
                 if isinstance(err, TierLostError):
                     self._rest(Tier.CLOUD)
                 elif isinstance(err, TimeoutError):
+                    self._is_silent = True
                     in_cloud_s = min(self._cloud_ms, default=0.0) / 1000
                     waited_s = time.perf_counter() - started - in_cloud_s
                     self._link.observe_late(started, len(frame), waited_s)
@@ -276,6 +291,9 @@ class Flow:
                 elif isinstance(err, FrameError | CodecError):
                     logger.error("the cloud refused a frame: %s", err)
                 return not isinstance(err, TimeoutError)
+            finally:
+                self._crossing -= 1
+        self._is_silent = False
         stages = answer.stages
         stages.cloud_wait_ms, stages.decode_ms = reply.cloud_wait_ms, reply.decode_ms
         stages.cloud_ms = reply.cloud_ms

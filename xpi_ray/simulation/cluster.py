@@ -89,7 +89,7 @@ class Setting:
     best_effort: bool = True
     """As ``SiteArgs`` has it, and the two after it too."""
     answers: Answers = "last"
-    spill_over: bool = True
+    reroutes: bool = True
 
     @property
     def edge_trusted(self) -> Flags:
@@ -257,7 +257,7 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         trace_scale=np.array([site.trace_scale for site in sites]),
         most_open=machines.most_open,
         best_effort=setting.best_effort,
-        spill_over=setting.spill_over,
+        reroutes=setting.reroutes,
         surest=setting.answers == "surest",
         images=outcomes.images,
         exits=outcomes.exits,
@@ -316,6 +316,8 @@ def _state(setting: Setting, sites: Sequence[Site]) -> State:
         edge_free=np.zeros(num_sites),
         link_free=np.zeros(num_sites),
         open_requests=np.zeros(num_sites, np.int64),
+        crossing=np.zeros(num_sites, np.int64),
+        silent=np.zeros(num_sites, np.bool_),
         link=link,
         crossings=np.zeros((num_sites, 3, RING)),
         crossed=np.zeros((num_sites, 3), np.int64),
@@ -330,7 +332,7 @@ def _state(setting: Setting, sites: Sequence[Site]) -> State:
     )
     for number, site in enumerate(sites):
         if len(site.arrivals):
-            heap.push(state, float(site.arrivals[0]), engine.ARRIVE, number)
+            heap.push(state, float(site.arrivals[0]), heap.ARRIVE, number)
     return state
 
 

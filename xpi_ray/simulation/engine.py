@@ -14,7 +14,6 @@ from numba import njit
 
 from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.budget import allows
-from xpi_ray.inference.cloud import pressing
 from xpi_ray.inference.flow import (
     ANSWER_MS,
     CLOUD_PRUDENCE,
@@ -28,17 +27,24 @@ from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link.estimator import LOG_DELAY, LOG_RATE, learn, learn_late, spread
 from xpi_ray.link.traces import delivered_s
 from xpi_ray.simulation import columns as at
-from xpi_ray.simulation import rules
-from xpi_ray.simulation.heap import pop, push
+from xpi_ray.simulation import replica, rules
+from xpi_ray.simulation.heap import (
+    ARRIVE,
+    BATCH,
+    GIVE_UP,
+    LATE,
+    LEAVE,
+    REACH,
+    REPLY,
+    SEND,
+    pop,
+    push,
+)
+from xpi_ray.simulation.replica import batch_ended, keep, reach
 from xpi_ray.simulation.ring import CLOUD, EDGE, LINK, recent, remember
 from xpi_ray.simulation.state import Costs, State
 
-rules.register(__name__)
-
-# Kinds of events: at a site, a replica, or of a request.
-ARRIVE, BATCH, LEAVE, LATE, SEND, REACH, REPLY, GIVE_UP = 0, 1, 2, 3, 4, 5, 6, 7
-
-JOBS, NEWCOMERS, RUNNING, BLOCK = 0, 1, 2, 3  # columns of a replica's queue
+rules.register(__name__, replica.__name__)
 
 
 @njit(cache=True)
@@ -49,7 +55,7 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
         if kind == ARRIVE:
             _arrive(state, costs, index)
         elif kind == BATCH:
-            _batch_ended(state, costs, now, index)
+            batch_ended(state, costs, now, index)
         elif state.requests[index, at.STATUS]:
             continue  # given up before, or answered before it was given up
         elif kind == LEAVE:
@@ -59,10 +65,10 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
         elif kind == SEND:
             _send(state, costs, now, index)
         elif kind == REACH:
-            _reach(state, costs, now, index)
+            reach(state, costs, now, index)
         elif kind == REPLY:
             _reply(state, costs, now, index)
-        else:
+        elif kind == GIVE_UP:
             _give_up(state, costs, now, index)
 
 
@@ -102,14 +108,6 @@ def _end_at_edge(state: State, costs: Costs, now: float, i: int) -> None:
 
 
 @njit(cache=True)
-def _keep(row: np.ndarray, tier: int, exit_: int, entropy: float, surest: bool) -> None:
-    """Of a tier's exits the last one counts, or the surest, and of equally sure ones the last."""
-    if surest and row[tier] > 0 and row[tier + 1] < entropy:
-        return
-    row[tier], row[tier + 1] = exit_, entropy
-
-
-@njit(cache=True)
 def _arrive(state: State, costs: Costs, site: int) -> None:
     """Read the request, and run its blocks at the edge."""
     i = state.next_arrival[site]
@@ -132,13 +130,14 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     state.edge_free[site] = now
     give_up = arrived + row[at.DEADLINE] - ANSWER_MS
     row[at.COMPLETE] = 0
-    if partition == 0 and called < give_up:
+    crosses = not (costs.reroutes and state.silent[site] and state.crossing[site] > 0)
+    if partition == 0 and crosses and called < give_up:
         push(state, called, SEND, i)
         return
     kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
     ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
     begins = allows(ends - now, state.edge_pace[site, 0])
-    if not begins and costs.spill_over and _can_send(state, costs, called, i):
+    if not begins and costs.reroutes and _can_send(state, costs, called, i):
         row[at.PARTITION] = 0
         push(state, called, SEND, i)
         return
@@ -148,7 +147,9 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     waited = now - called
     block, sure, long = 0, False, False
     thresholds = costs.thresholds[state.plans[site, slo, 2]]
-    while block < partition and not sure:
+    while block < (partition if crosses else num_blocks) and not sure:
+        if block >= partition and _somebody_waits(state, costs, site, now):
+            break
         expected = state.edge_pace[site, block]
         if not allows(ends - now, expected):
             break
@@ -163,10 +164,10 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         sure = is_sure(entropy, thresholds[block])
         block += 1
         if costs.exits[block - 1]:
-            _keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
+            keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
     expected = state.edge_pace[site, num_blocks]  # to encode
-    sends = block == partition and not sure and block < num_blocks
+    sends = crosses and block == partition and not sure and block < num_blocks
     if sends and not _is_image(costs, row):
         sends = allows(ends - now, expected)
     if sends and not _is_image(costs, row):
@@ -188,6 +189,14 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, now, SEND, i)
     else:
         push(state, now, LEAVE, i)
+
+
+@njit(cache=True)
+def _somebody_waits(state: State, costs: Costs, site: int, now: float) -> bool:
+    """Whether another request is here by now; those before it are through."""
+    i = state.next_arrival[site]
+    arrives = state.requests[i, at.ARRIVED] if i < state.last_arrival[site] else math.inf
+    return bool(arrives + costs.work_ms[site] <= now)
 
 
 @njit(cache=True)
@@ -235,6 +244,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     most = sendable_bytes(math.exp(link[LOG_RATE]), believed_spread, sending_s)
     while level < costs.least_levels[level] and costs.frame_bytes[level, partition] > most:
         level += 1
+    state.crossing[site] += 1
     row[at.CLOUD_FROM] = row[at.BLOCK] = 0.0 if _is_image(costs, row) else partition
     size = costs.frame_bytes[level, partition]
     row[at.LEVEL], row[at.BYTES], row[at.SENT], row[at.CLOUD_BUDGET] = level, size, now, there
@@ -249,133 +259,12 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
 
 
 @njit(cache=True)
-def _reach(state: State, costs: Costs, now: float, i: int) -> None:
-    """Line up at the replica with the fewest requests."""
-    row = state.requests[i]
-    row[at.REACHED], row[at.BLOCK] = now, row[at.CLOUD_FROM]
-    replica = 0
-    for other in range(1, len(state.queue)):
-        if _load(state, other) < _load(state, replica):
-            replica = other
-    count = state.queue[replica, NEWCOMERS]
-    if count == state.newcomers.shape[1]:
-        return  # as if lost: the router gives it up
-    state.newcomers[replica, count] = i
-    state.queue[replica, NEWCOMERS] += 1
-    if state.queue[replica, BLOCK] == 0:
-        _drive(state, costs, now, replica)
-
-
-@njit(cache=True)
-def _load(state: State, replica: int) -> int:
-    return int(state.queue[replica, JOBS] + state.queue[replica, NEWCOMERS])
-
-
-@njit(cache=True)
-def _drive(state: State, costs: Costs, now: float, replica: int) -> None:
-    """Decode newcomers, then begin the batch that is most pressing."""
-    queue, jobs = state.queue[replica], state.jobs[replica]
-    for place in range(queue[NEWCOMERS]):
-        i = state.newcomers[replica, place]
-        row = state.requests[i]
-        if row[at.STATUS] or queue[JOBS] == len(jobs):
-            continue
-        row[at.DECODE_MS] = costs.decode_ms * row[at.CLOUD_FACTOR]
-        now += row[at.DECODE_MS]
-        jobs[queue[JOBS]] = i
-        queue[JOBS] += 1
-    queue[NEWCOMERS] = 0
-    _drop_given_up(state, queue, jobs)
-    queue[RUNNING], queue[BLOCK] = 0, 0
-    left_ms = np.empty(len(jobs))
-    blocks = np.empty(len(jobs), np.int64)
-    while queue[JOBS] > 0 and queue[RUNNING] == 0:
-        for place in range(queue[JOBS]):
-            row = state.requests[jobs[place]]
-            left_ms[place] = row[at.CLOUD_BUDGET] - (now - row[at.REACHED])
-            blocks[place] = int(row[at.BLOCK])
-        most = min(state.batch.shape[1], costs.cloud_ms.shape[1])
-        chosen = pressing(left_ms[: queue[JOBS]], blocks[: queue[JOBS]], most)
-        block = blocks[chosen[0]]
-        for place in chosen:
-            if allows(left_ms[place], state.cloud_pace[replica, block]):
-                state.batch[replica, queue[RUNNING]] = jobs[place]
-                queue[RUNNING] += 1
-            else:
-                _done(state, costs, now, jobs[place])
-                jobs[place] = -1
-        _close_gaps(queue, jobs)
-    if queue[RUNNING]:
-        queue[BLOCK] = block + 1
-        factor = state.requests[state.batch[replica, 0], at.CLOUD_FACTOR]
-        state.batch_ms[replica] = costs.cloud_ms[block, queue[RUNNING] - 1] * factor
-        push(state, now + state.batch_ms[replica], BATCH, replica)
-
-
-@njit(cache=True)
-def _batch_ended(state: State, costs: Costs, now: float, replica: int) -> None:
-    """Each exit is sure, or the last, or its job waits for the next block."""
-    queue, jobs = state.queue[replica], state.jobs[replica]
-    block, taken = queue[BLOCK], state.batch_ms[replica]
-    if queue[RUNNING] == 1:
-        pace = state.cloud_pace[replica]
-        pace[block - 1] = renewed(pace[block - 1], taken)
-    for place in range(queue[RUNNING]):
-        i = state.batch[replica, place]
-        row = state.requests[i]
-        if row[at.STATUS]:  # given up meanwhile
-            continue
-        row[at.CLOUD_MS] += taken
-        row[at.BLOCK] = block
-        sample, partition = int(row[at.SAMPLE]), int(row[at.PARTITION])
-        entropy = costs.resumed_entropy[int(row[at.LEVEL]), partition, sample, block - 1]
-        if costs.exits[block - 1]:
-            _keep(row, at.CLOUD_EXIT, block, entropy, costs.surest)
-        row[at.COMPLETE] = block == len(costs.cloud_ms) or is_sure(
-            entropy, costs.thresholds[int(row[at.THRESHOLDS]), block - 1]
-        )
-        if row[at.COMPLETE]:
-            _done(state, costs, now, i)
-            for other in range(queue[JOBS]):
-                if jobs[other] == i:
-                    jobs[other] = -1
-    _close_gaps(queue, jobs)
-    _drive(state, costs, now, replica)
-
-
-@njit(cache=True)
-def _drop_given_up(state: State, queue: np.ndarray, jobs: np.ndarray) -> None:
-    for place in range(queue[JOBS]):
-        if state.requests[jobs[place], at.STATUS]:
-            jobs[place] = -1
-    _close_gaps(queue, jobs)
-
-
-@njit(cache=True)
-def _close_gaps(queue: np.ndarray, jobs: np.ndarray) -> None:
-    kept = 0
-    for place in range(queue[JOBS]):
-        if jobs[place] >= 0:
-            jobs[kept] = jobs[place]
-            kept += 1
-    queue[JOBS] = kept
-
-
-@njit(cache=True)
-def _done(state: State, costs: Costs, now: float, i: int) -> None:
-    """The cloud's reply goes back."""
-    row = state.requests[i]
-    in_cloud = now - row[at.REACHED]
-    row[at.CLOUD_WAIT] = max(in_cloud - row[at.DECODE_MS] - row[at.CLOUD_MS], 0.0)
-    back = costs.round_trip_ms[int(row[at.SITE])] / 2 + row[at.HOP] / 2
-    push(state, now + back, REPLY, i)
-
-
-@njit(cache=True)
 def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     """The router has the cloud's exits."""
     row = state.requests[i]
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
+    state.crossing[site] -= 1
+    state.silent[site] = False
     in_cloud = row[at.CLOUD_WAIT] + row[at.DECODE_MS] + row[at.CLOUD_MS]
     row[at.LINK_MS] = max(now - row[at.SENT] - in_cloud, 0.0)
     remember(state, site, LINK, row[at.LINK_MS])
@@ -401,6 +290,8 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
     """No reply in time: the edge's exit answers, and the link is believed to be slower."""
     row = state.requests[i]
     site = int(row[at.SITE])
+    state.crossing[site] -= 1
+    state.silent[site] = True
     in_cloud = recent(state, site, CLOUD, 0.0)
     waited_s = (now - row[at.SENT] - in_cloud) / 1000
     learn_late(state.link[site], row[at.SENT] / 1000, row[at.BYTES], waited_s)

@@ -49,15 +49,15 @@ RULES = (
 )
 
 
-def register(engine: str) -> None:
-    """Let compiled functions call the rules, and keep what is compiled.
+def register(*modules: str) -> None:
+    """Let compiled functions call the rules, and keep what is compiled from here on.
 
     Args:
-        engine: Name of the module that calls them.
+        modules: Names of the one that is about to be compiled and of others that it calls.
     """
     for rule in RULES:
         register_jitable(rule)
-    names = sorted({engine, state.__name__, columns.__name__, *(r.__module__ for r in RULES)})
+    names = sorted({*modules, state.__name__, columns.__name__, *(r.__module__ for r in RULES)})
     text = "".join(inspect.getsource(sys.modules[name]) for name in names)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]

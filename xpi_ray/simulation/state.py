@@ -36,6 +36,10 @@ class State(NamedTuple):
     edge_free: Floats
     link_free: Floats
     open_requests: Ints
+    crossing: Ints
+    """(S,): requests that wait for the cloud."""
+    silent: NDArray[np.bool_]
+    """(S,): whether the last of them waited in vain."""
     link: Floats
     """(S, estimator.SIZE)"""
     crossings: Floats
@@ -89,8 +93,8 @@ class Costs(NamedTuple):
     """Requests that a router takes at a time."""
     best_effort: bool
     """Whether an exit answers that is neither sure nor the last."""
-    spill_over: bool
-    """Whether the cloud gets images for which the edge has no time."""
+    reroutes: bool
+    """As ``SiteArgs`` has it."""
     surest: bool
     """Whether the surest exit answers, instead of the last one."""
     images: bool

@@ -1,6 +1,10 @@
+"""A router that knows of a full queue or a silent link goes another way than the plan's."""
+
+import asyncio
+
 import pytest
 
-from xpi_ray.inference.answer import Status
+from xpi_ray.inference.answer import Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import EdgeReply
 from xpi_ray.inference.flow import Flow
@@ -21,11 +25,11 @@ def busy(tiers, told):
     """Makes a flow whose edge has no time for a request that can spill over."""
 
     def make(**changes):
-        async def edge(pixels, plan, budget_ms, traceparent, spills):
+        async def edge(pixels, plan, budget_ms, traceparent, spills, crosses):
             told.append(spills)
             if spills:
                 return NOTHING_RAN
-            return await tiers.edge(pixels, plan, budget_ms, traceparent, spills)
+            return await tiers.edge(pixels, plan, budget_ms, traceparent, spills, crosses)
 
         return Flow(edge, tiers.cloud, b"8 bytes.", Tracing("router"), **changes)
 
@@ -45,7 +49,7 @@ async def test_a_busy_edge_leaves_the_image_to_the_cloud(busy, tiers, pixels, ma
 
 async def test_it_is_said_if_a_request_may_not_spill(busy, told, pixels, make_plan):
     """Where the site says so, every request has its turn at the edge."""
-    answer = await busy(spill_over=False).answer(pixels, make_plan(4), Budget(10_000))
+    answer = await busy(reroutes=False).answer(pixels, make_plan(4), Budget(10_000))
     assert (answer.status, answer.partition, told) == (Status.COMPLETE, 4, [False])
 
 
@@ -68,3 +72,40 @@ async def test_nor_is_a_cloud_that_takes_too_long(busy, told, pixels, make_plan)
     await flow.answer(pixels, make_plan(4), Budget(900))
     await flow.answer(pixels, make_plan(4), Budget(9_000))
     assert told == [False, True]
+
+
+async def test_a_silent_link_is_tried_by_one_request_at_a_time(flow, tiers, pixels, make_plan):
+    """Once one waited in vain, and while another waits, later blocks run at the edge instead."""
+    tiers.fault["cloud"] = 3_600.0
+    first = await flow.answer(pixels, make_plan(2), Budget(100))
+    assert (first.status, first.frame_bytes > 0) == (Status.BEST_EFFORT, True)
+    trying = asyncio.ensure_future(flow.answer(pixels, make_plan(2), Budget(400)))
+    while len(tiers.frames) < 2:
+        await asyncio.sleep(0.001)
+    for partition in (2, 0):
+        other = await flow.answer(pixels, make_plan(partition), Budget(10_000))
+        assert (other.status, other.frame_bytes) == (Status.COMPLETE, 0)
+        assert [exit_.tier for exit_ in other.exits] == [Tier.EDGE] * 4
+    assert (await trying).frame_bytes > 0
+    assert len(tiers.frames) == 2
+
+
+async def test_an_answer_ends_the_silence(flow, tiers, pixels, make_plan):
+    """Then all cross again, several at a time."""
+    tiers.fault["cloud"] = 3_600.0
+    await flow.answer(pixels, make_plan(2), Budget(100))
+    tiers.fault["cloud"] = None
+    await flow.answer(pixels, make_plan(2), Budget(10_000))
+    tiers.fault["cloud"] = 0.05
+    both = [flow.answer(pixels, make_plan(2), Budget(10_000)) for _ in range(2)]
+    assert [len(answer.exits) for answer in await asyncio.gather(*both)] == [4, 4]
+    assert len(tiers.frames) == 4
+
+
+async def test_a_site_may_be_told_to_try_on(tiers, tracing, pixels, make_plan):
+    """Then every request crosses that the plan lets cross."""
+    flow = Flow(tiers.edge, tiers.cloud, b"8 bytes.", tracing, reroutes=False)
+    tiers.fault["cloud"] = 3_600.0
+    await flow.answer(pixels, make_plan(2), Budget(100))
+    await asyncio.gather(*(flow.answer(pixels, make_plan(2), Budget(100)) for _ in range(2)))
+    assert len(tiers.frames) == 3
