@@ -32,11 +32,11 @@ from benchmarks.rig import ONE_WAY_MS, REQUESTS
 from benchmarks.systems import PEERS, System, peer
 from benchmarks.workload import pool, sources, splits
 from deployments.args import SiteArgs
-from deployments.deciding import Decider
+from deployments.deciding import Decider, prior
 from xpi_ray.bundle import Bundle
 from xpi_ray.link.traces import Trace
 from xpi_ray.policies.base import Decision
-from xpi_ray.policies.observation import Observation, Watch
+from xpi_ray.policies.observation import Watch
 from xpi_ray.profiles.measure import measure_outcomes
 from xpi_ray.profiles.outcomes import Outcomes
 from xpi_ray.simulation import columns as at
@@ -112,8 +112,7 @@ class Prediction:
         if args is not None:
             decider = Decider(args, self._bundle)
             profile = self._bundle.manifest.profiles["default"]
-            prior = Observation(edge_slowdown=told.slowdown, round_trip_ms=told.round_trip_ms)
-            watch = Watch(profile, prior)
+            watch = Watch(profile, prior(args, profile))
             for _ in range(int(total_s / args.period_s)):
                 rows = cluster.advance(cluster.now_ms + 1000 * args.period_s)
                 observation = watch.observe(seen(rows), args.period_s)

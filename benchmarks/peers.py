@@ -177,3 +177,7 @@ def exits_at(macs: Sequence[int], shares: Sequence[float]) -> list[int]:
     """
     done = np.array(macs[:-1]) / macs[-1]
     return sorted({int(np.abs(done - share).argmin()) + 1 for share in shares})
+
+
+if __name__ == "__main__":
+    main()

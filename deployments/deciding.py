@@ -187,6 +187,15 @@ class Decider:
             logger.error("the learned policy is not used, least_latency decides: %s", err)
 
 
+def prior(args: SchedulerArgs, profile: Profile) -> Observation:
+    """What is taken for granted of a site before its requests tell."""
+    return Observation(
+        edge_slowdown=args.edge_slowdown,
+        encode_ms=profile.encode_ms * args.edge_slowdown,
+        round_trip_ms=args.round_trip_ms,
+    )
+
+
 def _static(bundle: Bundle) -> Policy:
     plan = bundle.manifest.static_plan
     return Static(Decision(plan.partition, plan.thresholds, plan.level))

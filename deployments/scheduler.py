@@ -16,13 +16,13 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import SchedulerArgs, site_app_name
-from deployments.deciding import Decider
+from deployments.deciding import Decider, prior
 from deployments.journal import Journal, plan_entry, seed_of, start_of
 from deployments.learning import Learning
 from deployments.policy_store import open_store
 from deployments.trainer import TrainerHandle
 from xpi_ray.bundle import Bundle
-from xpi_ray.policies.observation import Observation, Watch, seen
+from xpi_ray.policies.observation import Watch, seen
 from xpi_ray.policies.plan import PlanBook
 from xpi_ray.policies.static import plan_book
 from xpi_ray.telemetry.records import RequestRecord
@@ -126,13 +126,8 @@ class Scheduler:
         await self._push(site, book)
 
     def _watch(self) -> Watch:
-        profile, slowdown = self._bundle.manifest.profiles["default"], self._args.edge_slowdown
-        prior = Observation(
-            edge_slowdown=slowdown,
-            encode_ms=profile.encode_ms * slowdown,
-            round_trip_ms=self._args.round_trip_ms,
-        )
-        return Watch(profile, prior)
+        profile = self._bundle.manifest.profiles["default"]
+        return Watch(profile, prior(self._args, profile))
 
     async def _push(self, site: _Site, book: PlanBook) -> None:
         started = time.perf_counter()

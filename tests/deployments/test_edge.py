@@ -133,6 +133,22 @@ async def test_what_cannot_be_done_in_time_may_leave_at_once(slow, images):
     assert [(await each).blocks for each in (first, *others)] == [4, 4, 4]
 
 
+async def test_what_must_not_cross_goes_on_here(slow, images):
+    """To the last block if nobody else is here; else the next one's turn comes after block p."""
+    plan = Plan(version=0, partition=2, thresholds=(0.0,) * 4, level=0)
+    requests = [
+        asyncio.ensure_future(
+            slow.executor.run(images[0].numpy(), plan, AMPLE_MS, "", crosses=False)
+        )
+        for _ in range(2)
+    ]
+    await moments(5)
+    slow.gate.release(8)
+    replies = [await each for each in requests]
+    assert [(each.blocks, each.complete) for each in replies] == [(2, False), (4, True)]
+    assert not any(each.crosses for each in replies)
+
+
 async def test_turns_tell_how_long_a_queue_takes(executor, ask):
     """What a turn is expected to take follows what turns took."""
     executor._turn_ms = 10_000.0

@@ -119,6 +119,22 @@ def test_what_crosses_the_link_is_a_compressed_frame(client, plans, bundle):
     assert answer["stages"]["link_ms"] > 0
 
 
+def test_an_image_crosses_once_no_exit_was_sure(client, plans, bundle):
+    """Beyond the ladder's levels it goes itself, and every exit is what it is without a link."""
+    url, data = "/v1/classify?deadline_ms=5000&exits=true", PHOTO.read_bytes()
+    plans.push(12, threshold=0.0)
+    whole = client.post(url, content=data).json()
+    plans.push(4, threshold=0.0, level=bundle.num_levels - 1)
+    answer = client.post(url, content=data).json()
+    assert (answer["tier"], answer["partition"], answer["exit"]) == ("cloud", 4, 12)
+    assert [each["tier"] for each in answer["exits"]] == ["edge"] * 4 + ["cloud"] * 8
+    for one, other in zip(answer["exits"], whole["exits"], strict=True):
+        assert one["label"] == other["label"]
+        assert one["entropy"] == pytest.approx(other["entropy"], abs=1e-3)
+    assert 0 < answer["frame_bytes"] < 5_000
+    assert answer["stages"]["encode_ms"] == 0 < answer["stages"]["link_ms"]
+
+
 def test_every_exit_is_told_on_request(client, plans):
     """With ``exits=true`` the answer lists each exit that ran, edge before cloud."""
     plans.push(4, threshold=0.0)

@@ -201,6 +201,18 @@ def test_it_can_go_on_behind_the_partition(
         assert (answer.logits == expected[0].numpy()).all()
 
 
+@pytest.mark.parametrize(("partition", "blocks"), [(0, 1), (1, 1), (2, 2)])
+def test_going_on_may_be_forbidden(edge, pixels, make_plan, ample, partition, blocks):
+    """Behind the partition, and never before the first exit, each block is asked for anew."""
+    run, allowed = edge.start(pixels, make_plan(partition), ample), [False]
+    run.go_on(lambda: allowed[0])
+    while run.step():
+        pass
+    assert (run.reply().blocks, run.reply().crosses, run.reply().complete) == (blocks, False, False)
+    allowed[0] = True
+    assert run.finish().complete
+
+
 def test_going_on_ends_at_a_sure_exit(edge, pixels, make_plan, ample):
     """As it would have before the partition."""
     run = edge.start(pixels, make_plan(1, leave_at=3), ample)

@@ -148,7 +148,7 @@ class EdgeRun:
         if self._sure or self._stopped:
             return None
         if self._blocks < self._last_block:
-            beyond = self._blocks >= self._plan.partition
+            beyond = self._blocks >= max(self._plan.partition, 1)  # one exit is for all
             waits = beyond and self._may_go_on is not None and not self._may_go_on()
             return None if waits else self._blocks + 1
         encodes = self._crosses and not self._frame and not self._image

@@ -148,7 +148,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     block, sure, long = 0, False, False
     thresholds = costs.thresholds[state.plans[site, slo, 2]]
     while block < (partition if crosses else num_blocks) and not sure:
-        if block >= partition and _somebody_waits(state, costs, site, now):
+        if block >= max(partition, 1) and _somebody_waits(state, costs, site, now):
             break
         expected = state.edge_pace[site, block]
         if not allows(ends - now, expected):
