@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablated [--datasets …]
 
-    packaged bundle ─► without_learned_compression, without_early_exit ─► runs/peers/<dataset>/…
+    packaged bundle ─► without_learned_compression, … ─► runs/peers/<dataset>/…
 
 The network stays as it is, and the learned policy too, but for the plans that it chooses from.
 """
@@ -51,6 +51,11 @@ def without_learned_compression(bundle: Bundle) -> Bundle:
     return _with_policy_of(bundle, changed)
 
 
+def without_images(bundle: Bundle) -> Bundle:
+    """No plan sends the image after exits at the edge."""
+    return _with_policy_of(bundle, bundle, images=False)
+
+
 def without_early_exit(bundle: Bundle) -> Bundle:
     """No exit but the last is ever sure enough."""
     manifest = bundle.manifest
@@ -62,19 +67,22 @@ def without_early_exit(bundle: Bundle) -> Bundle:
     return _with_policy_of(bundle, changed)
 
 
-def _with_policy_of(whole: Bundle, changed: Bundle) -> Bundle:
-    """The same learned policy, on the plans that are left."""
+def _with_policy_of(whole: Bundle, changed: Bundle, images: bool = True) -> Bundle:
+    """The same learned policy, on the plans that are left, with those that send images or not."""
     if whole.policy is None:
         return changed
     profile = whole.manifest.profiles["default"]
     policy = from_bytes(whole.policy, profile, whole.candidates())
     weights = policy.viewer.weights
-    kept = worth_keeping(profile, changed.candidates(), weights)
-    return changed.with_policy(to_bytes(policy.layers, kept, weights))
+    plans = changed.candidates()
+    left = [index for index, each in enumerate(plans) if images or not each.sends_image]
+    kept = worth_keeping(profile, [plans[index] for index in left], weights)
+    return changed.with_policy(to_bytes(policy.layers, [left[each] for each in kept], weights))
 
 
 MADE: dict[str, Callable[[Bundle], Bundle]] = {
     "learned_compression": without_learned_compression,
+    "images": without_images,
     "early_exit": without_early_exit,
 }
 

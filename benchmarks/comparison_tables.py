@@ -26,11 +26,13 @@ PARTS = {
     "nothing": "nothing",
     "xai": "XAI training",
     "learned_compression": "learned compression",
+    "images": "images after unsure exits",
     "early_exit": "early exit",
     "partition_edge": "partition: all at the edge",
     "partition_cloud": "partition: all in the cloud",
     "learning": "learning (least latency decides)",
     "best_effort": "best-effort answers",
+    "reroutes": "other ways than the plan's",
 }
 DATASETS = {"cifar10": "CIFAR-10", "tiny_imagenet": "Tiny ImageNet"}
 PHASES = ("before", "during", "after")

@@ -169,6 +169,7 @@ ABLATIONS = {
     NOTHING: PEERS[XPI],
     "xai": Wiring("xpi_without_xai", "learned"),
     "learned_compression": Wiring("xpi_without_learned_compression", "learned"),
+    "images": Wiring("xpi_without_images", "learned"),
     "early_exit": Wiring("xpi_without_early_exit", "learned", {"early_exit": False}),
     "partition_edge": Wiring(PACKAGED, site={"partition": BLOCKS}),
     "partition_cloud": Wiring(PACKAGED, site={"partition": 0}),
@@ -176,9 +177,9 @@ ABLATIONS = {
     "best_effort": Wiring(PACKAGED, "learned", {"best_effort": False}),
     "reroutes": Wiring(PACKAGED, "learned", WAITS),
 }
-"""Xpi without one of its parts, by that part; ``benchmarks.ablated`` makes two of the bundles."""
+"""Xpi without one of its parts, by that part; ``benchmarks.ablated`` makes the bundles of some."""
 WHOLE = {
-    end: Wiring(PACKAGED, site={"partition": partition, "early_exit": False})
+    end: Wiring(PACKAGED, site={"partition": partition, "early_exit": False, **WAITS})
     for end, partition in (("edge", BLOCKS), ("cloud", 0))
 }
 """All of Xpi's network at one end."""

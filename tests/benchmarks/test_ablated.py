@@ -23,7 +23,10 @@ def test_a_bundle_without_a_part_can_be_served(whole, part, tmp_path):
     plans = [each.decision for each in policy.viewer.candidates]
     if part == "learned_compression":
         assert found.ladder.levels == len(found.outcomes.frame_bytes) == LAYERS
-        assert all(plan.level < LAYERS for plan in plans)
+        assert all(plan.level <= LAYERS for plan in plans)  # that many is the image itself
+        assert found.thresholds() == whole.thresholds()
+    elif part == "images":
+        assert not any(each.sends_image for each in policy.viewer.candidates)
         assert found.thresholds() == whole.thresholds()
     else:
         assert {threshold for plan in plans for threshold in plan.thresholds} == {0.0}
