@@ -57,8 +57,9 @@ class SiteArgs(Frozen):
     reroutes: bool = True
     """The router goes another way than the plan's where that would be late: a request whose turn at
     the edge would come too late is sent to the cloud whole, as an image, if the link likely carries
-    it; and while nothing comes back over the link, one request at a time tries it, and the others'
-    later blocks run at the edge."""
+    it. Where a reply from the cloud is in doubt, as the last one did not come or an image is likely
+    late, the edge goes on meanwhile, and while one such request waits, the others stay at the
+    edge."""
     goes_on: bool = False
     """The edge goes on with the blocks behind the partition while a frame is in flight and no other
     request needs it. What it has then answers when the cloud is late or gone; it stops when the

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import OverloadError, TierLostError
 from xpi_ray.inference.cloud import CloudReply
-from xpi_ray.inference.edge import NOTHING_RAN, EdgeReply, Pixels, Rest
+from xpi_ray.inference.edge import NOTHING_RAN, EdgeReply, Pixels, Rest, Way
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.records import RequestRecord
@@ -25,32 +25,20 @@ REPORT_TIMEOUT_S = 1.0
 
 
 class EdgeHandle:
-    """The edge's part, run by an edge executor replica.
+    """The edge's part, run by an edge executor replica."""
 
-    Args:
-        handle: Of the site's executor.
-        goes_on: Whether it runs later blocks while a frame is in flight.
-    """
-
-    def __init__(self, handle: DeploymentHandle, goes_on: bool = False) -> None:
+    def __init__(self, handle: DeploymentHandle) -> None:
         # By value: what is passed is small, and a store round trip would double the hop.
         self._handle = handle.options(_by_reference=False)
-        self._goes_on = goes_on
 
     async def run(
-        self,
-        pixels: Pixels,
-        plan: Plan,
-        budget_ms: float,
-        traceparent: str,
-        spills: bool,
-        crosses: bool,
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way
     ) -> EdgeReply:
         """Raise TierLostError when the replica died and OverloadError when the queue is full."""
-        request = pixels, plan, budget_ms, traceparent, spills, crosses
-        if not self._goes_on:
-            return cast(EdgeReply, await _outcome(self._handle.run.remote(*request), "edge"))
-        replies = self._replies(*request)
+        if not way.goes_on:
+            call = self._handle.run.remote(pixels, plan, budget_ms, traceparent, way)
+            return cast(EdgeReply, await _outcome(call, "edge"))
+        replies = self._replies(pixels, plan, budget_ms, traceparent, way)
         first = await anext(replies)
         if first.crosses:
             return first._replace(rest=_rest(replies, first))

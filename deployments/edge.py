@@ -27,7 +27,16 @@ from xpi_ray.bundle import Bundle
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import NotFoundError
 from xpi_ray.inference.budget import Budget
-from xpi_ray.inference.edge import NOTHING_RAN, EdgeReply, EdgeRun, EdgeSide, Pixels, Rest
+from xpi_ray.inference.edge import (
+    NOTHING_RAN,
+    PLANNED,
+    EdgeReply,
+    EdgeRun,
+    EdgeSide,
+    Pixels,
+    Rest,
+    Way,
+)
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit, ElasticRun
 from xpi_ray.inference.pace import Pace, is_long, renewed
 from xpi_ray.networks.progressive import ProgressiveNetwork
@@ -65,7 +74,6 @@ class EdgeExecutor:
         self._turn_began_s, self._turn_ms = 0.0, profile.block_ms[0]
         self._thread = ThreadPoolExecutor(1, "blocks")
         self._beside: asyncio.Future[Any] | None = None  # what the thread does
-        self._goes_on = args.goes_on
         self._here = 0  # requests that work or wait
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,13 +83,7 @@ class EdgeExecutor:
         self._tracing = Tracing("edge")
 
     async def run(
-        self,
-        pixels: Pixels,
-        plan: Plan,
-        budget_ms: float,
-        traceparent: str,
-        spills: bool = False,
-        crosses: bool = True,
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way = PLANNED
     ) -> EdgeReply:
         """Run one request's blocks here.
 
@@ -90,23 +92,13 @@ class EdgeExecutor:
             plan: What to do.
             budget_ms: What the router had left.
             traceparent: Of the span that the edge's belongs to.
-            spills: Whether the cloud can take it whole, so that it need not wait for a turn that
-                comes too late; the reply is empty then.
-            crosses: Whether it may cross the link; if not, later blocks run here while no other
-                request waits.
+            way: How it may go beside that.
         """
-        request = pixels, plan, budget_ms, traceparent, spills, crosses
-        reply, run = await self._run(*request)
+        reply, run = await self._run(pixels, plan, budget_ms, traceparent, way)
         return reply if run is None else reply._replace(rest=self._rest(run))
 
     async def run_on(
-        self,
-        pixels: Pixels,
-        plan: Plan,
-        budget_ms: float,
-        traceparent: str,
-        spills: bool = False,
-        crosses: bool = True,
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way = PLANNED
     ) -> AsyncGenerator[EdgeReply]:
         """As ``run``, for another process; closing the iterator stops what goes on.
 
@@ -115,8 +107,7 @@ class EdgeExecutor:
             each block behind the partition.
         """
         if plan.partition:
-            request = pixels, plan, budget_ms, traceparent, spills, crosses
-            reply, run = await self._run(*request)
+            reply, run = await self._run(pixels, plan, budget_ms, traceparent, way)
             yield reply
         else:
             run = self._side.start(pixels, plan, Budget(budget_ms))
@@ -126,22 +117,16 @@ class EdgeExecutor:
                 yield run.reply()
 
     async def _run(
-        self,
-        pixels: Pixels,
-        plan: Plan,
-        budget_ms: float,
-        traceparent: str,
-        spills: bool,
-        crosses: bool,
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way
     ) -> tuple[EdgeReply, EdgeRun | None]:
         """What ``run`` replies, and the run where it goes on."""
         budget = Budget(budget_ms)
-        if spills and not budget.allows(self._queue_ms + self._pace.expected_ms(1)):
+        if way.spills and not budget.allows(self._queue_ms + self._pace.expected_ms(1)):
             return NOTHING_RAN, None
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
             async with self._my_turn() as wait_ms:
                 run = self._side.start(pixels, plan, budget)
-                if not crosses:
+                if not way.crosses:
                     run.go_on(lambda: self._here == 1)
                 with self._preemptible(run):
                     reply = await self._go_through(run, budget)
@@ -153,7 +138,7 @@ class EdgeExecutor:
                 edge_ms=reply.edge_ms,
                 encode_ms=reply.encode_ms,
             )
-        return reply, run if self._goes_on and reply.crosses else None
+        return reply, run if way.goes_on and reply.crosses else None
 
     async def stream(
         self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str

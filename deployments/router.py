@@ -62,7 +62,7 @@ class Router:
         self._model = manifest.name
         self._report_period_s = args.report_period_s
         self._tracing = Tracing("router")
-        self._edge = EdgeExecutor(args, bundle) if edge is None else EdgeHandle(edge, args.goes_on)
+        self._edge = EdgeExecutor(args, bundle) if edge is None else EdgeHandle(edge)
         self._flow = Flow(
             self._edge.run,
             _cloud(args),
@@ -70,8 +70,10 @@ class Router:
             self._tracing,
             args.best_effort,
             args.answers,
+            args.goes_on,
+            self._edge.begin,
             args.reroutes,
-            self._edge.begin if args.goes_on else None,
+            bundle.ladder.levels,
         )
         self._keeper = PlanKeeper(
             _static_plan(manifest.static_plan, args),

@@ -10,16 +10,18 @@ import torch
 
 from deployments.args import SiteArgs
 from deployments.edge import EdgeExecutor
+from xpi_ray.inference.edge import Way
 from xpi_ray.policies.plan import Plan
 
 AMPLE_MS = 60_000.0
+GOES_ON, SPILLS = Way(goes_on=True), Way(spills=True)
 
 
 @pytest.fixture
 def executor(bundle_folder):
     """An edge that goes on while frames are in flight."""
     threads = torch.get_num_threads()
-    yield EdgeExecutor(SiteArgs(bundle=str(bundle_folder), goes_on=True))
+    yield EdgeExecutor(SiteArgs(bundle=str(bundle_folder)))
     torch.set_num_threads(threads)
 
 
@@ -27,9 +29,9 @@ def executor(bundle_folder):
 def ask(images):
     """Runs a request that is never sure; it splits after block 2 if not told otherwise."""
 
-    async def ask(executor, partition=2):
+    async def ask(executor, partition=2, way=GOES_ON):
         plan = Plan(version=0, partition=partition, thresholds=(0.0,) * 4, level=0)
-        return await executor.run(images[0].numpy(), plan, AMPLE_MS, "")
+        return await executor.run(images[0].numpy(), plan, AMPLE_MS, "", way)
 
     return ask
 
@@ -121,13 +123,13 @@ async def test_what_cannot_be_done_in_time_may_leave_at_once(slow, images):
     plan = Plan(version=0, partition=4, thresholds=(0.0,) * 4, level=0)
     slow.executor._turn_ms = 1_000.0
     pixels = images[0].numpy()
-    first = asyncio.ensure_future(slow.executor.run(pixels, plan, AMPLE_MS, "", True))
+    first = asyncio.ensure_future(slow.executor.run(pixels, plan, AMPLE_MS, "", SPILLS))
     await moments(5)
-    reply = await slow.executor.run(pixels, plan, 900.0, "", True)
+    reply = await slow.executor.run(pixels, plan, 900.0, "", SPILLS)
     assert (reply.blocks, reply.exits, reply.frame, reply.complete) == (0, (), b"", False)
     others = [
-        asyncio.ensure_future(slow.executor.run(pixels, plan, budget_ms, "", spills))
-        for budget_ms, spills in [(AMPLE_MS, True), (AMPLE_MS, False)]
+        asyncio.ensure_future(slow.executor.run(pixels, plan, budget_ms, "", way))
+        for budget_ms, way in [(AMPLE_MS, SPILLS), (AMPLE_MS, Way())]
     ]
     slow.gate.release(12)
     assert [(await each).blocks for each in (first, *others)] == [4, 4, 4]
@@ -138,7 +140,7 @@ async def test_what_must_not_cross_goes_on_here(slow, images):
     plan = Plan(version=0, partition=2, thresholds=(0.0,) * 4, level=0)
     requests = [
         asyncio.ensure_future(
-            slow.executor.run(images[0].numpy(), plan, AMPLE_MS, "", crosses=False)
+            slow.executor.run(images[0].numpy(), plan, AMPLE_MS, "", Way(crosses=False))
         )
         for _ in range(2)
     ]
@@ -157,12 +159,11 @@ async def test_turns_tell_how_long_a_queue_takes(executor, ask):
     assert executor._queue_ms == 0
 
 
-async def test_it_goes_on_only_where_a_frame_is_in_flight(executor, ask, bundle_folder):
+async def test_it_goes_on_only_where_a_frame_is_in_flight(executor, ask):
     """And only if it is told to; what goes to another process never has more to run."""
     assert (await ask(executor)).rest is not None
     assert (await ask(executor, partition=4)).rest is None
-    plain = EdgeExecutor(SiteArgs(bundle=str(bundle_folder)))
-    assert (await ask(plain)).rest is None
+    assert (await ask(executor, way=Way())).rest is None
 
 
 async def test_later_blocks_run_while_nobody_is_here(executor, ask):

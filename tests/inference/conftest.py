@@ -159,12 +159,12 @@ class Tiers:
         self.beyond = None
         """Blocks that the edge comes to while a frame is in flight, if it goes on then."""
 
-    async def edge(self, pixels, plan, budget_ms, traceparent, spills, crosses):
+    async def edge(self, pixels, plan, budget_ms, traceparent, way):
         """Run blocks 1..p."""
         self.budgets_ms["edge"].append(budget_ms)
         await self.meet("edge", traceparent)
         run = self.edge_side.start(pixels, plan, Budget(budget_ms))
-        if not crosses:
+        if not way.crosses:
             run.go_on()
         while run.step():
             pass

@@ -32,7 +32,7 @@ async def others():
 def flow(tiers, tracing):
     """A router whose edge goes on as far as it can."""
     tiers.beyond = 4
-    return Flow(tiers.edge, tiers.cloud, DIGEST, tracing, begin=tiers.begin)
+    return Flow(tiers.edge, tiers.cloud, DIGEST, tracing, goes_on=True, begin=tiers.begin)
 
 
 @pytest.mark.parametrize("partition", [0, 2])

@@ -25,11 +25,11 @@ def busy(tiers, told):
     """Makes a flow whose edge has no time for a request that can spill over."""
 
     def make(**changes):
-        async def edge(pixels, plan, budget_ms, traceparent, spills, crosses):
-            told.append(spills)
-            if spills:
+        async def edge(pixels, plan, budget_ms, traceparent, way):
+            told.append(way.spills)
+            if way.spills:
                 return NOTHING_RAN
-            return await tiers.edge(pixels, plan, budget_ms, traceparent, spills, crosses)
+            return await tiers.edge(pixels, plan, budget_ms, traceparent, way)
 
         return Flow(edge, tiers.cloud, b"8 bytes.", Tracing("router"), **changes)
 

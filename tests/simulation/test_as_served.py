@@ -9,7 +9,7 @@ from xpi_ray.compression.ladder import LEVELS
 from xpi_ray.compression.one_level import FLOAT32, OneLevel
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudSide
-from xpi_ray.inference.edge import EdgeSide
+from xpi_ray.inference.edge import EdgeSide, Rest
 from xpi_ray.inference.flow import Flow
 from xpi_ray.inference.pace import Pace, is_long
 from xpi_ray.link.traces import Trace
@@ -102,6 +102,7 @@ class Server:
         trusted = setting.outcomes.edge_trusted()
         self.edge_side, self.cloud_side = edge_side(*edge), cloud_side(*cloud, trusted)
         self.site, self.clock, self.link_free_s, self.number = site, clock, 0.0, 0
+        self.image_bytes = int(setting.outcomes.frame_bytes[0, 0])
         self.flow = Flow(
             self.edge,
             self.cloud,
@@ -109,13 +110,17 @@ class Server:
             Tracing("router"),
             best_effort=setting.best_effort,
             answers=setting.answers,
+            begin=lambda *request: self.rest(
+                self.edge_side.start(*request[:2], Budget(request[2], self.clock))
+            ),
+            levels=system[1].levels,
         )
 
-    async def edge(self, pixels, plan, budget_ms, _, spills, crosses):
+    async def edge(self, pixels, plan, budget_ms, _, way):
         """Run blocks 1..p; their time passes on the loop, that of long ones beside it."""
         budget = Budget(budget_ms, self.clock)
         run, long, reply = self.edge_side.start(pixels, plan, budget), False, None
-        if not crosses:
+        if not way.crosses:
             run.go_on()
         while reply is None:
             long = long or is_long(run.expected_ms)
@@ -123,7 +128,24 @@ class Server:
             reply = None if run.step() else run.reply()
             if not await self.pass_(before_s, left_ms if long else np.inf):
                 return held._replace(wait_ms=left_ms, overrun_ms=0.0)
-        return reply._replace(overrun_ms=0.0) if long else reply
+        reply = reply._replace(overrun_ms=0.0) if long else reply
+        return reply._replace(rest=self.rest(run)) if way.goes_on and reply.crosses else reply
+
+    def rest(self, run):
+        """Later blocks, while the frame crosses; a block counts when its time has passed."""
+        run.go_on()
+        held = run.reply()
+
+        async def go_on():
+            nonlocal held
+            stepped = True
+            while stepped:
+                before_s = self.clock()
+                stepped = run.step()
+                await self.pass_(before_s)
+                held = run.reply()
+
+        return Rest(go_on, lambda: held)
 
     async def cloud(self, frame, thresholds, budget_ms, _):
         """Cross the link, run blocks p+1..N, and come back."""
@@ -168,7 +190,8 @@ class Server:
             await asyncio.sleep(arrived_ms / 1000 - self.clock())
             budget = Budget(self.site.deadlines_ms[number], self.clock)
             self.clock.sleep_ms(self.site.work_ms * self.site.edge_factors[number])
-            answer = await self.flow.answer(pixels, plan, budget)
+            file = bytes(self.image_bytes)  # of the size that the simulator knows, and never sent
+            answer = await self.flow.answer(pixels, plan, budget, file=file)
             records.append(answer.record("", "", ""))
         return records
 

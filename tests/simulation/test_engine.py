@@ -113,6 +113,19 @@ def test_a_silent_link_is_tried_by_one_request_at_a_time(setting, make_site, ste
     assert (told[:, at.SENT] > 0).all()
 
 
+def test_where_a_reply_is_in_doubt_the_edge_goes_on(setting, make_site, steady):
+    """Alone, a request that tries a silent link has the edge's last exit when it is given up."""
+    site = make_site([0.0, 300.0, 600.0, 620.0], deadlines_ms=150.0, trace=steady(100.0))
+    rows, _ = run(setting, [site], Decision(2, NEVER, 0))
+    assert list(rows[:, at.EXIT]) == [2, 4, 4, 4]
+    assert list(rows[:, at.SENT] > 0) == [True, True, True, False]
+    assert (rows[:, at.TOTAL] <= 150 - ANSWER_MS + 1e-6).all()
+    image = Decision(2, NEVER, len(setting.outcomes.frame_bytes))
+    imaging = replace(setting, outcomes=setting.outcomes.with_images())
+    first, _ = run(imaging, [site], image)
+    assert list(first[:, at.EXIT]) == [2, 4, 4, 4]
+
+
 def test_nobody_waits_for_the_later_blocks_of_another(setting, make_site, steady):
     """Beyond the partition an edge whose link is silent goes on only for a request alone."""
     arrivals = [0.0, 151.0, 156.0, 156.0, 156.0]
@@ -181,7 +194,7 @@ def test_whatever_comes_every_request_ends_once_and_in_order(
     check(setting, site, rows, ended)
     begins = rows[:, at.ARRIVED] + rows[:, at.EDGE_WAIT]
     begins = begins + site.work_ms * rows[:, at.EDGE_FACTOR]
-    works = rows[:, at.EDGE_MS] > 0
+    works = (rows[:, at.EDGE_MS] > 0) & (rows[:, at.EDGE_BLOCKS] <= rows[:, at.PARTITION])
     ends = (begins + rows[:, at.EDGE_MS] + rows[:, at.ENCODE_MS])[works]
     assert (begins[works][1:] >= ends[:-1] - 1e-6).all()  # the edge does one thing at a time
     opens = np.searchsorted(np.sort(rows[:, at.ARRIVED] + rows[:, at.TOTAL]), rows[:, at.ARRIVED])
@@ -273,7 +286,7 @@ def test_a_slower_link_is_sent_less(setting, make_site, steady):
 def test_a_link_too_slow_is_noticed_and_the_edge_answers(setting, make_site, steady):
     """Frames that are given up lower the belief step by step, as the estimator itself does."""
     site = make_site(1_000.0 * np.arange(10), trace=steady(2e3), deadlines_ms=150.0)
-    rows, _ = run(setting, [site])
+    rows, _ = run(replace(setting, reroutes=False), [site])
     assert (rows[:, at.STATUS] == at.BEST_EFFORT).all()
     assert (rows[:, at.EXIT] == 2).all()
     assert rows[:, at.TOTAL] == pytest.approx(150 - ANSWER_MS)
@@ -289,7 +302,7 @@ def test_a_link_too_slow_is_noticed_and_the_edge_answers(setting, make_site, ste
 def test_at_partition_0_the_edge_is_left_out(setting, make_site):
     """The image crosses, and without an answer there is none."""
     site = make_site(100.0 * np.arange(5), deadlines_ms=[200, 200, 12, 2.5, 1])
-    rows, _ = run(setting, [site], Decision(0, NEVER, 0))
+    rows, _ = run(replace(setting, reroutes=False), [site], Decision(0, NEVER, 0))
     assert rows[:, at.STATUS].tolist() == [1, 1, 3, 3, 3]
     assert not rows[:, [at.EDGE_MS, at.ENCODE_MS, at.EDGE_BLOCKS]].any()
     assert rows[:2, [at.EXIT, at.CLOUD_MS]].tolist() == [[4, 10], [4, 10]]

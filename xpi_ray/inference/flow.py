@@ -32,7 +32,7 @@ from xpi_ray.errors import (
 from xpi_ray.inference.answer import Answer, Answers, Stages, Status, Tier
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.cloud import CloudReply
-from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, image_frame
+from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, Way, image_frame
 from xpi_ray.link.estimator import LinkEstimator
 from xpi_ray.link.frame import cut
 from xpi_ray.policies.plan import Plan
@@ -55,21 +55,9 @@ class EdgeCall(Protocol):
     """Runs the edge's part somewhere."""
 
     def __call__(
-        self,
-        pixels: Pixels,
-        plan: Plan,
-        budget_ms: float,
-        traceparent: str,
-        spills: bool,
-        crosses: bool,
+        self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way
     ) -> Awaitable[EdgeReply]:
-        """Run blocks 1..p, and encode.
-
-        Reply at once, with nothing, if it ``spills`` and its turn would come too late. If it never
-        ``crosses``, go on with later blocks instead, while nobody waits for the edge.
-
-        Raise TierLostError when the edge is gone and OverloadError when its queue is full.
-        """
+        """Raise TierLostError when the edge is gone and OverloadError when its queue is full."""
         ...
 
 
@@ -98,13 +86,15 @@ class Flow:
         best_effort: Whether an exit answers that is neither sure nor the last; else that is an
             error.
         answers: Which exit does, of those that ran.
-        reroutes: Whether the cloud gets the whole image of a request for which the edge has no
-            time, if the link likely carries it; and the edge all of a request while the link is
-            silent, but for one at a time that tries it.
-        begin: Where the edge goes on while a frame is in flight: lets it do so at partition 0
-            too. Behind other partitions it does if its reply says how. What it has then answers
-            if the cloud sends no exit, as SPINN (MobiCom'20) does without a connection; a cloud
-            that answers is believed whatever the edge came to, and the edge stopped.
+        goes_on: Whether the edge goes on while a frame is in flight. What it has then answers if
+            the cloud sends no exit, as SPINN (MobiCom'20) does without a connection; a cloud that
+            answers is believed whatever the edge came to, and the edge stopped.
+        begin: Lets the edge go on at partition 0 too.
+        reroutes: Whether a request may go another way than the plan's. What the edge has no time
+            for goes to the cloud whole, if the link likely carries it. Where a reply is in doubt,
+            as the last one did not come or an image is likely late, the edge goes on meanwhile;
+            and while one such request waits, others do not cross.
+        levels: That the codec has; a plan's level beyond them sends the image.
     """
 
     def __init__(
@@ -115,8 +105,10 @@ class Flow:
         tracing: Tracing,
         best_effort: bool = True,
         answers: Answers = "last",
-        reroutes: bool = True,
+        goes_on: bool = False,
         begin: Begin | None = None,
+        reroutes: bool = True,
+        levels: int | None = None,
     ) -> None:
         self._edge = edge
         self._cloud = cloud
@@ -124,8 +116,10 @@ class Flow:
         self._tracing = tracing
         self._best_effort = best_effort
         self._answers = answers
-        self._reroutes = reroutes
+        self._goes_on = goes_on
         self._begin = begin
+        self._reroutes = reroutes
+        self._levels = levels
         self._crossing = 0  # requests that wait for the cloud
         self._is_silent = False  # whether the last of them waited in vain
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
@@ -197,16 +191,18 @@ class Flow:
     ) -> tuple[bytes, Rest | None]:
         """Run the edge's part into ``answer``; the frame to send, if any, and how it goes on."""
         left_ms = budget.left_ms - ANSWER_MS
-        crosses = not (self._reroutes and self._is_silent and self._crossing)
-        if (plan.partition == 0 and crosses) or self._rests(Tier.EDGE):
-            rest = self._begin(pixels, plan, left_ms) if self._begin else None
-            return self._send_whole(answer, pixels, file), rest
+        if self._rests(Tier.EDGE):
+            return self._send_whole(answer, pixels, file), None
         started = time.perf_counter()
-        spills = self._reroutes and self._can_send(started, left_ms, len(file) or pixels.nbytes)
+        way = self._way(plan, self._can_send(started, left_ms, len(file) or pixels.nbytes))
+        if plan.partition == 0 and way.crosses:
+            goes_on = self._begin if way.goes_on else None
+            rest = goes_on(pixels, plan, left_ms) if goes_on else None
+            return self._send_whole(answer, pixels, file), rest
         try:
             async with asyncio.timeout(left_ms / 1000):
                 there_ms = left_ms - max(self._crossing_ms(Tier.EDGE), EDGE_LEAST_MS)
-                reply = await self._edge(pixels, plan, there_ms, traceparent, spills, crosses)
+                reply = await self._edge(pixels, plan, there_ms, traceparent, way)
         except TierLostError:
             self._rest(Tier.EDGE)
             return self._send_whole(answer, pixels, file), None
@@ -222,12 +218,20 @@ class Flow:
         answer.edge_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE
-        if spills and not reply.blocks:
+        if way.spills and not reply.blocks:
             return self._send_whole(answer, pixels, file), None
         if reply.sends_image:
             return image_frame(pixels, self._digest, file), reply.rest
         answer.cloud_from = reply.blocks
         return reply.frame, reply.rest
+
+    def _way(self, plan: Plan, can_send: bool) -> Way:
+        """How a request may go; ``can_send`` says whether its image would be in time."""
+        if not self._reroutes:
+            return Way(goes_on=self._goes_on)
+        is_image = plan.partition == 0 or (self._levels is not None and plan.level >= self._levels)
+        doubtful = self._is_silent or (is_image and not can_send)
+        return Way(can_send, not (doubtful and self._crossing), doubtful or self._goes_on)
 
     async def _run_later(
         self,

@@ -43,7 +43,9 @@ CORRECT = 35
 STATUS = 36
 EDGE_OVERRUN = 37  # as in ``EdgeReply``
 CLOUD_FROM = 38  # as in ``Answer``
-COUNT = 39
+DOUBTFUL = 39  # whether the edge goes on while it crosses
+EDGE_ENDS = 40  # when the edge's budget does
+COUNT = 41
 
 # What STATUS says; 0 while a request is open.
 ANSWERED, BEST_EFFORT, MISSED, OVERLOADED = 1, 2, 3, 4

@@ -32,6 +32,7 @@ from xpi_ray.simulation.heap import (
     ARRIVE,
     BATCH,
     GIVE_UP,
+    HELD,
     LATE,
     LEAVE,
     REACH,
@@ -43,6 +44,8 @@ from xpi_ray.simulation.heap import (
 from xpi_ray.simulation.replica import batch_ended, keep, reach
 from xpi_ray.simulation.ring import CLOUD, EDGE, LINK, recent, remember
 from xpi_ray.simulation.state import Costs, State
+
+JUST_MS = 1e-9  # before a request is given up
 
 rules.register(__name__, replica.__name__)
 
@@ -68,6 +71,8 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
             reach(state, costs, now, index)
         elif kind == REPLY:
             _reply(state, costs, now, index)
+        elif kind == HELD:
+            _end_at_edge(state, costs, now, index)
         elif kind == GIVE_UP:
             _give_up(state, costs, now, index)
 
@@ -130,14 +135,19 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     state.edge_free[site] = now
     give_up = arrived + row[at.DEADLINE] - ANSWER_MS
     row[at.COMPLETE] = 0
-    crosses = not (costs.reroutes and state.silent[site] and state.crossing[site] > 0)
+    can_send = costs.reroutes and _can_send(state, costs, called, i)
+    doubtful = costs.reroutes and (state.silent[site] or (_is_image(costs, row) and not can_send))
+    row[at.DOUBTFUL] = doubtful
+    crosses = not (doubtful and state.crossing[site] > 0)
+    row[at.EDGE_ENDS] = give_up
     if partition == 0 and crosses and called < give_up:
         push(state, called, SEND, i)
         return
     kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
     ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
+    row[at.EDGE_ENDS] = ends
     begins = allows(ends - now, state.edge_pace[site, 0])
-    if not begins and costs.reroutes and _can_send(state, costs, called, i):
+    if not begins and can_send:
         row[at.PARTITION] = 0
         push(state, called, SEND, i)
         return
@@ -235,7 +245,8 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
     there = left - recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:
-        _end_at_edge(state, costs, now, i)
+        row[at.SENT] = now
+        _hold(state, costs, now, i)
         return
     link = state.link[site]
     in_cloud_s = recent(state, site, CLOUD, 0.0) / 1000
@@ -272,9 +283,11 @@ def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     learn(state.link[site], row[at.SENT] / 1000, row[at.BYTES], row[at.LINK_MS] / 1000, 1.0)
     _tell_link(state, now, i)
     exit_ = int(row[at.CLOUD_EXIT])
-    if exit_ <= row[at.EDGE_EXIT]:  # the cloud had no time for a further one
-        _end_at_edge(state, costs, now, i)
+    if exit_ == 0:  # the cloud had no time for any
+        _hold(state, costs, now, i)
         return
+    if row[at.DOUBTFUL]:
+        _go_on(state, costs, now, i, False)
     compared = costs.surest or costs.edge_trusted[level, partition]
     if compared and row[at.EDGE_EXIT] > 0 and row[at.EDGE_ENTROPY] < row[at.CLOUD_ENTROPY]:
         _end_at_edge(state, costs, now, i)
@@ -298,7 +311,59 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
     _tell_link(state, now, i)
     row[at.COMPLETE] = 0
     row[at.BLOCK] = row[at.CLOUD_FROM]
+    if row[at.DOUBTFUL]:
+        _go_on(state, costs, now, i, True)
     _end_at_edge(state, costs, now, i)
+
+
+@njit(cache=True)
+def _hold(state: State, costs: Costs, now: float, i: int) -> None:
+    """The cloud has no exit: the edge's answer, once it goes on no more if it does."""
+    row = state.requests[i]
+    if not row[at.DOUBTFUL]:
+        _end_at_edge(state, costs, now, i)
+        return
+    row[at.LINK_MS] = row[at.CLOUD_WAIT] = row[at.DECODE_MS] = row[at.CLOUD_MS] = 0.0
+    row[at.BLOCK] = row[at.CLOUD_FROM]
+    give_up = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS
+    ends = _go_on(state, costs, give_up, i, True)
+    push(state, max(now, ends - JUST_MS), HELD, i)
+
+
+@njit(cache=True)
+def _go_on(state: State, costs: Costs, until: float, i: int, counts: bool) -> float:
+    """What the edge comes to after it sent a request, until the next one wants it; its end.
+
+    If it ``counts``, the request has it in hand; else the edge only learns how slow it is.
+    """
+    row = state.requests[i]
+    site, block, now = int(row[at.SITE]), int(row[at.EDGE_BLOCKS]), float(row[at.SENT])
+    thresholds, num_blocks = costs.thresholds[int(row[at.THRESHOLDS])], costs.edge_ms.shape[1]
+    following = i + 1 < state.last_arrival[site]
+    arrives = state.requests[i + 1, at.ARRIVED] + costs.work_ms[site] if following else math.inf
+    while block < num_blocks:
+        if arrives <= now:
+            return until
+        expected = state.edge_pace[site, block]
+        if not allows(row[at.EDGE_ENDS] - now, expected):
+            return now
+        taken = costs.edge_ms[site, block] * row[at.EDGE_FACTOR]
+        state.edge_pace[site, block] = renewed(expected, taken)
+        now += taken
+        if now > until:
+            return until
+        entropy = costs.entropy[int(row[at.SAMPLE]), block]
+        block += 1
+        sure = is_sure(entropy, thresholds[block - 1])
+        if counts:
+            if costs.exits[block - 1]:
+                keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
+            row[at.EDGE_BLOCKS] = block
+            row[at.EDGE_MS] += taken
+            row[at.COMPLETE] = sure or block == num_blocks
+        if sure:
+            break
+    return float(now)
 
 
 @njit(cache=True)

@@ -8,7 +8,7 @@ An event is its kind and, in the lower bits, the number of the site, request or 
 from xpi_ray.simulation.state import State
 
 # Kinds of events: at a site, a replica, or of a request.
-ARRIVE, BATCH, LEAVE, LATE, SEND, REACH, REPLY, GIVE_UP = 0, 1, 2, 3, 4, 5, 6, 7
+ARRIVE, BATCH, LEAVE, LATE, SEND, REACH, REPLY, GIVE_UP, HELD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 BITS = 40
 MASK = (1 << BITS) - 1
 

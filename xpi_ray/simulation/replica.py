@@ -57,7 +57,7 @@ def batch_ended(state: State, costs: Costs, now: float, replica: int) -> None:
         row[at.BLOCK] = block
         sample, partition = int(row[at.SAMPLE]), int(row[at.PARTITION])
         entropy = costs.resumed_entropy[int(row[at.LEVEL]), partition, sample, block - 1]
-        if costs.exits[block - 1]:
+        if costs.exits[block - 1] and block > row[at.EDGE_BLOCKS]:
             keep(row, at.CLOUD_EXIT, block, entropy, costs.surest)
         row[at.COMPLETE] = block == len(costs.cloud_ms) or is_sure(
             entropy, costs.thresholds[int(row[at.THRESHOLDS]), block - 1]
