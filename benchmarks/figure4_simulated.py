@@ -6,8 +6,8 @@
 
 What it knows of the machines was measured before all runs, on the full network alone
 (``EdgeFacts``): how much slower blocks are at the edge and in the cloud, what a request costs
-beside them. Test images' outcomes are measured once for each bundle and kept. An edge that goes on
-while a frame is in flight is not modelled, nor what Ray itself sends over the link.
+beside them. Test images' outcomes are measured once for each bundle and kept. What Ray itself sends
+over the link is not modelled.
 
 Writes ``benchmarks/results/figure4_simulated.json``.
 """
@@ -100,6 +100,7 @@ class Prediction:
             fuses=self._bundle.network.fuses,
             best_effort=args.best_effort,
             answers=args.answers,
+            goes_on=args.goes_on,
             reroutes=args.reroutes,
         )
 

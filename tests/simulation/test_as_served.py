@@ -110,6 +110,8 @@ class Server:
             Tracing("router"),
             best_effort=setting.best_effort,
             answers=setting.answers,
+            goes_on=setting.goes_on,
+            reroutes=setting.reroutes,
             begin=lambda *request: self.rest(
                 self.edge_side.start(*request[:2], Budget(request[2], self.clock))
             ),
@@ -278,6 +280,16 @@ LEAVING = pytest.mark.parametrize("leave_at", [None, 2, 3])
 def test_a_request_alone_goes_as_it_is_served(compare, network, ladder, partition, level, leave_at):
     """The router's own code says the same of every request as the simulator."""
     compare((network, ladder), partition, level, leave_at)
+
+
+@LEAVING
+@pytest.mark.parametrize("partition", range(5))
+def test_so_it_does_where_the_edge_goes_on(compare, plain_network, partition, leave_at):
+    """While every frame is in flight, as SPINN's does, and the surest exit answers."""
+    shapes = {block: plain_network.carry_shape(block) for block in range(1, 4)}
+    ladder = OneLevel(dict.fromkeys(shapes, FLOAT32), shapes)
+    told = {"goes_on": True, "reroutes": False, "answers": "surest"}
+    compare((plain_network, ladder), partition, 0, leave_at, **told)
 
 
 TOLD = pytest.mark.parametrize("best_effort", [True, False])

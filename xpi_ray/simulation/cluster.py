@@ -74,7 +74,7 @@ class Setting:
     """The bundle's facts that a simulation goes by, and what its sites are told.
 
     Blocks without an exit are known from the outcomes. An edge that goes on while a frame is in
-    flight (``SiteArgs.goes_on``) is not modelled: here it stops at the partition.
+    flight is there for the next request at once, without ending a block.
     """
 
     profile: Profile
@@ -87,8 +87,9 @@ class Setting:
     fuses: bool = True
     """Whether the network's blocks read earlier logits; else the cloud sees no exit of the edge."""
     best_effort: bool = True
-    """As ``SiteArgs`` has it, and the two after it too."""
+    """As ``SiteArgs`` has it, and those after it too."""
     answers: Answers = "last"
+    goes_on: bool = False
     reroutes: bool = True
 
     @property
@@ -257,6 +258,7 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         trace_scale=np.array([site.trace_scale for site in sites]),
         most_open=machines.most_open,
         best_effort=setting.best_effort,
+        goes_on=setting.goes_on,
         reroutes=setting.reroutes,
         surest=setting.answers == "surest",
         images=outcomes.images,

@@ -43,7 +43,7 @@ CORRECT = 35
 STATUS = 36
 EDGE_OVERRUN = 37  # as in ``EdgeReply``
 CLOUD_FROM = 38  # as in ``Answer``
-DOUBTFUL = 39  # whether the edge goes on while it crosses
+GOES_ON = 39  # whether the edge goes on while it crosses
 EDGE_ENDS = 40  # when the edge's budget does
 COUNT = 41
 

@@ -137,7 +137,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     row[at.COMPLETE] = 0
     can_send = costs.reroutes and _can_send(state, costs, called, i)
     doubtful = costs.reroutes and (state.silent[site] or (_is_image(costs, row) and not can_send))
-    row[at.DOUBTFUL] = doubtful
+    row[at.GOES_ON] = doubtful or costs.goes_on
     crosses = not (doubtful and state.crossing[site] > 0)
     row[at.EDGE_ENDS] = give_up
     if partition == 0 and crosses and called < give_up:
@@ -286,7 +286,7 @@ def _reply(state: State, costs: Costs, now: float, i: int) -> None:
     if exit_ == 0:  # the cloud had no time for any
         _hold(state, costs, now, i)
         return
-    if row[at.DOUBTFUL]:
+    if row[at.GOES_ON]:
         _go_on(state, costs, now, i, False)
     compared = costs.surest or costs.edge_trusted[level, partition]
     if compared and row[at.EDGE_EXIT] > 0 and row[at.EDGE_ENTROPY] < row[at.CLOUD_ENTROPY]:
@@ -311,7 +311,7 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
     _tell_link(state, now, i)
     row[at.COMPLETE] = 0
     row[at.BLOCK] = row[at.CLOUD_FROM]
-    if row[at.DOUBTFUL]:
+    if row[at.GOES_ON]:
         _go_on(state, costs, now, i, True)
     _end_at_edge(state, costs, now, i)
 
@@ -320,7 +320,7 @@ def _give_up(state: State, costs: Costs, now: float, i: int) -> None:
 def _hold(state: State, costs: Costs, now: float, i: int) -> None:
     """The cloud has no exit: the edge's answer, once it goes on no more if it does."""
     row = state.requests[i]
-    if not row[at.DOUBTFUL]:
+    if not row[at.GOES_ON]:
         _end_at_edge(state, costs, now, i)
         return
     row[at.LINK_MS] = row[at.CLOUD_WAIT] = row[at.DECODE_MS] = row[at.CLOUD_MS] = 0.0

@@ -93,6 +93,8 @@ class Costs(NamedTuple):
     """Requests that a router takes at a time."""
     best_effort: bool
     """Whether an exit answers that is neither sure nor the last."""
+    goes_on: bool
+    """As ``SiteArgs`` has it."""
     reroutes: bool
     """As ``SiteArgs`` has it."""
     surest: bool
