@@ -83,7 +83,7 @@ def test_a_short_deadline_gets_the_best_exit_in_hand(client, plans):
 
 
 def test_a_killed_cloud_replica_costs_accuracy_and_no_answer(cluster, client, plans, kill, revived):
-    """Requests whose cloud replica is killed under them answer with the edge's exit."""
+    """Requests whose cloud replica is killed under them answer with an exit of the edge's."""
     plans.push(1, threshold=0.0)
     wait_for(client, 30, tier="cloud")
     clients = Clients(f"{cluster.url}/v1/classify?deadline_ms=1000")
@@ -96,7 +96,7 @@ def test_a_killed_cloud_replica_costs_accuracy_and_no_answer(cluster, client, pl
     assert answers[0]["tier"] == "cloud"
     lost = [answer for answer in answers if answer["status"] == "best_effort"]
     assert lost
-    assert {(answer["tier"], answer["exit"]) for answer in lost} <= {("edge", 1)}
+    assert {answer["tier"] for answer in lost} == {"edge"}
     revived("CloudExecutor", pid)
     assert wait_for(client, 30, tier="cloud")["exit"] == 12
 
@@ -190,6 +190,6 @@ def test_a_killed_cloud_node_costs_accuracy_and_no_answer(cluster, client, plans
         cluster.kill_cloud_node()
         time.sleep(3)
     assert [r.status_code for r in clients.replies] == [200] * len(clients.replies)
-    assert clients.replies[-1].json()["status"] == "best_effort"
+    assert clients.replies[-1].json()["tier"] == "edge"
     cluster.add_cloud_node()
     assert wait_for(client, 90, tier="cloud")["exit"] == 12

@@ -22,7 +22,8 @@ def task(bundle):
     """Of the small bundle."""
     profile, candidates = bundle.manifest.profiles["default"], bundle.candidates()
     static = Decision(4, (0.0,) * 4, 0)
-    setting = Setting(profile, bundle.outcomes, CLASSES, static)
+    outcomes = bundle.levelled(bundle.outcomes)
+    setting = Setting(profile, outcomes, CLASSES, static, reroutes=False)
     viewer = Viewer(profile, candidates, Weights())
     return Task(setting, viewer, (), Sources([], []), Observation())
 
