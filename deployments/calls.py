@@ -7,7 +7,7 @@ Flow ─► EdgeHandle, CloudHandle ─► DeploymentHandle ─► replica
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -38,7 +38,9 @@ class EdgeHandle:
         if not way.goes_on:
             call = self._handle.run.remote(pixels, plan, budget_ms, traceparent, way)
             return cast(EdgeReply, await _outcome(call, "edge"))
-        replies = self._replies(pixels, plan, budget_ms, traceparent, way)
+        replies: AsyncGenerator[EdgeReply] = self._parts(
+            "run_on", pixels, plan, budget_ms, traceparent, way
+        )
         first = await anext(replies)
         if first.crosses:
             return first._replace(rest=_rest(replies, first))
@@ -47,27 +49,21 @@ class EdgeHandle:
 
     def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
         """As ``EdgeExecutor.begin``."""
-        return _rest(self._replies(pixels, plan, budget_ms, ""), NOTHING_RAN)
+        return _rest(self._parts("run_on", pixels, plan, budget_ms, ""), NOTHING_RAN)
 
-    async def _replies(self, *request: object) -> AsyncGenerator[EdgeReply]:
-        call = self._handle.options(stream=True).run_on.remote(*request)
-        try:
-            with _translated("edge"):
-                async for reply in call:
-                    yield cast(EdgeReply, reply)
-        finally:
-            call.cancel()
-
-    async def stream(
+    def stream(
         self, pixels: Pixels, stops: StopTimes | None, spent_ms: float, traceparent: str
     ) -> AsyncGenerator[ElasticExit | ElasticEnd]:
         """As ``EdgeExecutor.stream``; raises as a call does."""
-        streams = self._handle.options(stream=True)
-        call = streams.stream.remote(pixels, stops, spent_ms, traceparent)
+        return self._parts("stream", pixels, stops, spent_ms, traceparent)
+
+    async def _parts(self, method: str, *request: object) -> AsyncGenerator[Any]:
+        """What a method of the executor yields; closing the iterator stops it there."""
+        call = getattr(self._handle.options(stream=True), method).remote(*request)
         try:
             with _translated("edge"):
                 async for part in call:
-                    yield cast(ElasticExit | ElasticEnd, part)
+                    yield part
         finally:
             call.cancel()
 

@@ -155,7 +155,9 @@ class EdgeRun:
     @property
     def expected_ms(self) -> float:
         """What the next step is expected to take; 0 if there is none."""
-        step = self._next
+        return self._expected_ms(self._next)
+
+    def _expected_ms(self, step: int | None) -> float:
         return 0.0 if step is None else self._pace.expected_ms(step)
 
     @property
@@ -182,7 +184,8 @@ class EdgeRun:
 
     def step(self) -> bool:
         """Take the next step if there is one and the budget allows it; whether it did."""
-        step, expected_ms = self._next, self.expected_ms
+        step = self._next
+        expected_ms = self._expected_ms(step)
         if step is None or not self._budget.allows(expected_ms):
             return False
         started = time.perf_counter()

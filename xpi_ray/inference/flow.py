@@ -30,7 +30,7 @@ from xpi_ray.errors import (
     UnavailableError,
 )
 from xpi_ray.inference.answer import Answer, Answers, Stages, Status, Tier
-from xpi_ray.inference.budget import Budget
+from xpi_ray.inference.budget import Budget, allows
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, Way, image_frame
 from xpi_ray.link.estimator import LinkEstimator
@@ -194,10 +194,9 @@ class Flow:
         if self._rests(Tier.EDGE):
             return self._send_whole(answer, pixels, file), None
         started = time.perf_counter()
-        way = self._way(plan, self._can_send(started, left_ms, len(file) or pixels.nbytes))
+        way = self._way(plan, started, left_ms, len(file) or pixels.nbytes)
         if plan.partition == 0 and way.crosses:
-            goes_on = self._begin if way.goes_on else None
-            rest = goes_on(pixels, plan, left_ms) if goes_on else None
+            rest = self._begin(pixels, plan, left_ms) if way.goes_on and self._begin else None
             return self._send_whole(answer, pixels, file), rest
         try:
             async with asyncio.timeout(left_ms / 1000):
@@ -225,10 +224,11 @@ class Flow:
         answer.cloud_from = reply.blocks
         return reply.frame, reply.rest
 
-    def _way(self, plan: Plan, can_send: bool) -> Way:
-        """How a request may go; ``can_send`` says whether its image would be in time."""
+    def _way(self, plan: Plan, now_s: float, left_ms: float, image_bytes: int) -> Way:
+        """How a request may go whose image has that size."""
         if not self._reroutes:
             return Way(goes_on=self._goes_on)
+        can_send = self._can_send(now_s, left_ms, image_bytes)
         is_image = plan.partition == 0 or (self._levels is not None and plan.level >= self._levels)
         doubtful = self._is_silent or (is_image and not can_send)
         return Way(can_send, not (doubtful and self._crossing), doubtful or self._goes_on)
@@ -338,7 +338,7 @@ class Flow:
         believed = self._link.estimate(now_s)
         in_cloud_ms = kept_back_ms(sorted(self._cloud_ms), SPILL_PRUDENCE)
         sent_ms = sending_ms(believed.bandwidth_bps, believed.spread, size_bytes)
-        return left_ms > sent_ms + 1000 * believed.round_trip_s + in_cloud_ms
+        return allows(left_ms, sent_ms + 1000 * believed.round_trip_s + in_cloud_ms)
 
     def _crossing_ms(self, tier: Tier) -> float:
         """What a call takes there and back: a tier must be done that much before the deadline.

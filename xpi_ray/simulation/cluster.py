@@ -95,10 +95,11 @@ class Setting:
     @property
     def edge_trusted(self) -> Flags:
         """Where the cloud lets a surer edge answer, (L, N)."""
-        own = self.outcomes.edge_trusted()
-        if self.trusted is not None:
-            own[: len(self.trusted)] = self.trusted  # of images none is
-        return own & self.fuses
+        if self.trusted is None:
+            return self.outcomes.edge_trusted() & self.fuses
+        trusted = np.zeros(self.outcomes.frame_bytes.shape, np.bool_)
+        trusted[: len(self.trusted)] = self.trusted  # of images none is
+        return trusted & self.fuses
 
     @property
     def num_samples(self) -> int:

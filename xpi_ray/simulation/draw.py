@@ -67,6 +67,7 @@ def draw_site(
     if trace is None:
         trace = sources.traces[int(rng.integers(len(sources.traces)))]
     low, high = DEADLINE_MIXES[rng.integers(len(DEADLINE_MIXES))]
+    slowdown = edge_ms / sum(setting.profile.block_ms)
     return Site(
         arrivals=times,
         samples=_draw_images(setting.by_ease, count, rng),
@@ -78,8 +79,8 @@ def draw_site(
         trace_shift_s=rng.uniform(0, trace.duration_s),
         trace_scale=_log_uniform(SCALES, rng),
         round_trip_ms=_log_uniform(ROUND_TRIPS_MS, rng),
-        edge_slowdown=edge_ms / sum(setting.profile.block_ms),
-        encode_slowdown=edge_ms / sum(setting.profile.block_ms),
+        edge_slowdown=slowdown,
+        encode_slowdown=slowdown,
     )
 
 

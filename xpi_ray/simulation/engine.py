@@ -158,7 +158,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     block, sure, long = 0, False, False
     thresholds = costs.thresholds[state.plans[site, slo, 2]]
     while block < (partition if crosses else num_blocks) and not sure:
-        if block >= max(partition, 1) and _somebody_waits(state, costs, site, now):
+        if block >= max(partition, 1) and _next_comes_ms(state, costs, i) <= now:
             break
         expected = state.edge_pace[site, block]
         if not allows(ends - now, expected):
@@ -177,10 +177,10 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
             keep(row, at.EDGE_EXIT, block, entropy, costs.surest)
     row[at.EDGE_BLOCKS], row[at.EDGE_MS] = block, now - called - waited
     expected = state.edge_pace[site, num_blocks]  # to encode
+    image = _is_image(costs, row)
     sends = crosses and block == partition and not sure and block < num_blocks
-    if sends and not _is_image(costs, row):
-        sends = allows(ends - now, expected)
-    if sends and not _is_image(costs, row):
+    sends = sends and (image or allows(ends - now, expected))
+    if sends and not image:
         taken = costs.encode_ms[site] * row[at.EDGE_FACTOR]
         state.edge_pace[site, num_blocks] = renewed(expected, taken)
         free, long = now + taken, long or is_long(expected)
@@ -202,11 +202,12 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
 
 
 @njit(cache=True)
-def _somebody_waits(state: State, costs: Costs, site: int, now: float) -> bool:
-    """Whether another request is here by now; those before it are through."""
-    i = state.next_arrival[site]
-    arrives = state.requests[i, at.ARRIVED] if i < state.last_arrival[site] else math.inf
-    return bool(arrives + costs.work_ms[site] <= now)
+def _next_comes_ms(state: State, costs: Costs, i: int) -> float:
+    """When the request after another reaches the site's edge; infinite if there is none."""
+    site = int(state.requests[i, at.SITE])
+    if i + 1 == state.last_arrival[site]:
+        return math.inf
+    return float(state.requests[i + 1, at.ARRIVED] + costs.work_ms[site])
 
 
 @njit(cache=True)
@@ -339,10 +340,9 @@ def _go_on(state: State, costs: Costs, until: float, i: int, counts: bool) -> fl
     row = state.requests[i]
     site, block, now = int(row[at.SITE]), int(row[at.EDGE_BLOCKS]), float(row[at.SENT])
     thresholds, num_blocks = costs.thresholds[int(row[at.THRESHOLDS])], costs.edge_ms.shape[1]
-    following = i + 1 < state.last_arrival[site]
-    arrives = state.requests[i + 1, at.ARRIVED] + costs.work_ms[site] if following else math.inf
+    next_comes = _next_comes_ms(state, costs, i)
     while block < num_blocks:
-        if arrives <= now:
+        if next_comes <= now:
             return until
         expected = state.edge_pace[site, block]
         if not allows(row[at.EDGE_ENDS] - now, expected):
