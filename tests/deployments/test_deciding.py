@@ -160,8 +160,8 @@ def test_no_file_leads_to_a_wrong_plan(bundle, policy, data):
     with np.errstate(all="ignore"):
         decider = Decider(SchedulerArgs(), bundle.with_policy(bytes(spoilt[:length])))
         choice = decider.decide(SEEN, SLO)
-    levels, num_blocks = bundle.outcomes.frame_bytes.shape
-    Plan(version=1, **choice.decision._asdict()).check(num_blocks, levels)
+    num_blocks = bundle.network.num_blocks
+    Plan(version=1, **choice.decision._asdict()).check(num_blocks, bundle.num_levels)
 
 
 @pytest.fixture
