@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import comparison_plots, comparison_tables
+from benchmarks import comparison_plots, comparison_tables, testbed_tables
 from benchmarks.plots import DPI, PICTURES
 from benchmarks.result import FOLDER
 
@@ -37,6 +37,9 @@ img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption, .missing, footer { color: #555; font-size: 0.9rem; }
 nav a { margin-right: 1rem; }
 """
+TABLES = {**comparison_tables.COMPARISON, **testbed_tables.TESTBED}
+TABLE_SOURCES = comparison_tables.SOURCES | testbed_tables.SOURCES
+PLOT_SOURCES = comparison_plots.SOURCES
 
 
 class Section(NamedTuple):
@@ -45,7 +48,7 @@ class Section(NamedTuple):
     title: str
     text: str
     tables: tuple[str, ...] = ()
-    """Of ``comparison_tables``."""
+    """Of ``TABLES``."""
     plots: tuple[str, ...] = ()
     """Of ``comparison_plots``."""
 
@@ -113,6 +116,12 @@ SECTIONS = (
         "The same requests and links in the simulator, beside what was measured; a point is a run.",
         ("figure4_simulated",),
         ("figure4_simulated",),
+    ),
+    Section(
+        "The testbed",
+        "What the links and the edge's processor were told to do, and did; and what a call from an "
+        "edge replica to a cloud replica takes, in brackets beside its bits and the delay.",
+        ("testbed_rates", "testbed_shares", "testbed_round_trips", "handle_calls"),
     ),
 )
 
@@ -185,16 +194,19 @@ def _facts(result: dict[str, Any] | None) -> str:
 
 def _section(section: Section, results: Path, pictures: Path, short: bool) -> str:
     parts = [f'<h2 id="{_anchor(section)}">{section.title}</h2>', f"<p>{section.text}</p>"]
-    for name in section.plots:
-        result = _result(results, comparison_plots.SOURCES.get(name, name), short)
+    plots = {name: PLOT_SOURCES.get(name, name) for name in section.plots}
+    tables = {name: TABLE_SOURCES.get(name, name) for name in section.tables}
+    sources = dict.fromkeys((*plots.values(), *tables.values()))
+    found = {source: _result(results, source, short) for source in sources}
+    for source, result in found.items():
         if result is None:
-            parts.append(f'<p class="missing">{name} is not measured yet.</p>')
-        else:
+            parts.append(f'<p class="missing">{source} is not measured yet.</p>')
+    for name, source in plots.items():
+        if (result := found[source]) is not None:
             parts += _figures(name, result["rows"], pictures, short)
-    for name in section.tables:
-        result = _result(results, comparison_tables.SOURCES.get(name, name), short)
-        if result is not None:
-            parts.append(_table(comparison_tables.COMPARISON[name](result["rows"])))
+    for name, source in tables.items():
+        if (result := found[source]) is not None:
+            parts.append(_table(TABLES[name](result["rows"])))
     return "\n".join(parts)
 
 

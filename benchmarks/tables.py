@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks import comparison_tables
+from benchmarks import comparison_tables, testbed_tables
 from benchmarks.elastic_tables import (
     elastic_inference,
     elastic_live,
@@ -47,7 +47,7 @@ OTHERS = {  # quantiser and coder, after the systems' papers
 SOURCES = {name: "codecs" for name in ("codecs_coders", "codecs_time")}
 SOURCES["sacd_summary"] = "sacd_sweep"
 SOURCES["policies_by_trace"] = "policies"
-SOURCES |= comparison_tables.SOURCES
+SOURCES |= comparison_tables.SOURCES | testbed_tables.SOURCES
 
 
 def exits(rows: Rows) -> list[list[str]]:
@@ -346,6 +346,7 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "elastic_modes": elastic_modes,
     "elastic_live": elastic_live,
     **comparison_tables.COMPARISON,
+    **testbed_tables.TESTBED,
 }
 
 
