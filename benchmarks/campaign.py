@@ -49,6 +49,7 @@ class Run(NamedTuple):
         return {
             **{key: facts[key] for key in ("system", "dataset", "trace", "seed", "load")},
             **figures,
+            "edge_cores": facts["edge_cores"],
             "edge_cpu_ms": round(facts["edge_used_ms"] / requests, 3),
             "up_bytes": round(facts["up_bytes"] / requests, 1),
             "rate_rps": facts["rate_rps"],
@@ -150,9 +151,13 @@ class Campaign:
         work = self.workload(system.dataset, asking)
         begun_s = time.monotonic()
         edge = self.edge(system.dataset)
-        self._ready().deploy(system, edge.as_told(), edge.cores)
-        facts = self._ready().run(work, folder, cuts_s)
-        facts |= {"load": asking.load, "took_s": round(time.monotonic() - begun_s, 1)}
+        rig = self._ready()
+        rig.deploy(system, edge.as_told(), edge.cores)
+        cores = edge.cores_now(rig.gauge_ms(system.dataset, edge.cores))
+        rig.weaken(cores)
+        facts = rig.run(work, folder, cuts_s)
+        taken_s = round(time.monotonic() - begun_s, 1)
+        facts |= {"load": asking.load, "edge_cores": cores, "took_s": taken_s}
         (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         figures = read(folder).counted.facts()
         told = ", ".join(f"{key} {figures[key]}" for key in SHOWN)

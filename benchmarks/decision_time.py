@@ -46,7 +46,7 @@ def main() -> None:
     policies: dict[str, tuple[Policy, int]] = {
         "learned": (learned, 1),
         "learned_together": (learned, len(SLO_CLASSES)),
-        "least_latency": (LeastLatency(profile, bundle.levelled(bundle.outcomes), thresholds), 1),
+        "least_latency": (LeastLatency(profile, bundle.levelled(), thresholds), 1),
     }
     observations = random_observations(arguments.observations, np.random.default_rng(0))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in policies}

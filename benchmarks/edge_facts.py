@@ -2,8 +2,9 @@
 
     Rig ─► measure ─► EdgeFacts ─► loads of runs, arguments of deployments, the simulator
 
-The edge's share of a core is set by what the network takes there. The network runs whole at the
-edge, one request at a time and many at once, and then in the cloud.
+The edge's share of a core is set by what the network takes there, and before each run set anew
+(benchmarks/gauge.py). The network runs whole at the edge, one request at a time and many at once,
+and then in the cloud.
 """
 
 import time
@@ -52,6 +53,16 @@ class EdgeFacts(NamedTuple):
     """As ``slowdown``, in the cloud."""
     hop_ms: float
     """A call to the cloud beside its work and the link."""
+    gauge_ms: float
+    """What the full network took by itself in the edge's share, when all this was measured."""
+
+    def cores_now(self, gauge_ms: float) -> float:
+        """The share of a core that makes the edge as weak as it was.
+
+        Args:
+            gauge_ms: What the full network takes by itself now, with the share as it was.
+        """
+        return round(min(self.cores * gauge_ms / self.gauge_ms, 1.0), 4)
 
     def as_told(self) -> Edge:
         """What a deployment is told of it."""
@@ -69,6 +80,7 @@ def measure(rig: Rig, dataset: str) -> EdgeFacts:
         tried = rig.ask(dataset, [number * ALONE_S for number in range(TRIED)])
         cores = round(min(cores * _stage(tried, "edge_ms") / FULL_NETWORK_MS, 1.0), 4)
         rig.weaken(cores)
+    gauge_ms = rig.gauge_ms(dataset, cores)
     used_ms = rig.used_ms
     time.sleep(IDLE_S)
     idle_cores = (rig.used_ms - used_ms) / (1000 * IDLE_S)
@@ -94,6 +106,7 @@ def measure(rig: Rig, dataset: str) -> EdgeFacts:
         "http_ms": median(_latency_ms(each) - _told(each, "total_ms") for each in alone),
         "cloud_slowdown": _stage(crossing, "cloud_ms") / block_ms,
         "hop_ms": max(_stage(crossing, "link_ms") - 2 * ONE_WAY_MS, 0.0),
+        "gauge_ms": gauge_ms,
     }
     return EdgeFacts(**{name: round(value, 4) for name, value in found.items()})
 

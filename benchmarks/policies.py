@@ -90,7 +90,7 @@ def policies(
     profile = manifest.profiles["default"]
     thresholds = [calibration.thresholds for calibration in manifest.calibrations]
     sides: dict[tuple[str, int], Policy] = {
-        ("greedy", 0): LeastLatency(profile, bundle.levelled(bundle.outcomes), thresholds),
+        ("greedy", 0): LeastLatency(profile, bundle.levelled(), thresholds),
         ("forecast", 0): untrained(task.viewer),
     }
     for name, runs in folders.items():

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from benchmarks.gauge import Gauge
 from benchmarks.hosts import Host, TestbedError
 from benchmarks.load_generator import Asked
 from benchmarks.remote_cluster import RemoteCluster, busiest_thread, executors
@@ -59,6 +60,7 @@ class Rig:
         self._folder = folder
         self._stack = ExitStack()
         self._deployed: System | None = None
+        self._gauges: dict[str, Gauge] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -109,6 +111,14 @@ class Rig:
         """Give the thread that runs the edge's blocks this part of a core."""
         if cores != self._share.cores:
             self._share.resize(cores)
+
+    def gauge_ms(self, dataset: str, cores: float) -> float:
+        """What the full network of a data set takes now with this part of the edge's core."""
+        self.weaken(cores)
+        if dataset not in self._gauges:
+            gauge = Gauge(dataset, self._share, EDGE_CORE)
+            self._gauges[dataset] = self._stack.enter_context(gauge)
+        return self._gauges[dataset].full_network_ms()
 
     @property
     def used_ms(self) -> float:

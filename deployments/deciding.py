@@ -203,7 +203,7 @@ def _static(bundle: Bundle) -> Policy:
 
 def _least_latency(args: SchedulerArgs, bundle: Bundle) -> Policy:
     profile = bundle.manifest.profiles["default"]
-    outcomes = bundle.levelled(bundle.outcomes)
+    outcomes = bundle.levelled()
     return LeastLatency(profile, outcomes, bundle.thresholds(), args.least_partition)
 
 

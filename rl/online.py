@@ -74,9 +74,7 @@ class Online:
         self._candidates = bundle.candidates()
         static = bundle.manifest.static_plan
         fallback = Decision(static.partition, static.thresholds, static.level)
-        self._setting = Setting(
-            self._profile, bundle.levelled(bundle.outcomes), tuple(classes), fallback
-        )
+        self._setting = Setting(self._profile, bundle.levelled(), tuple(classes), fallback)
         self._period_s = period_s
 
     def learn(

@@ -75,5 +75,5 @@ def test_a_huge_policy_is_refused(folder):
 def test_candidates_are_every_plan_of_the_bundles_thresholds(bundle):
     """Their order is the catalogue's, strictest thresholds first, as policy files count on it."""
     thresholds = [calibration.thresholds for calibration in bundle.manifest.calibrations]
-    expected = [each.decision for each in candidates(bundle.levelled(bundle.outcomes), thresholds)]
+    expected = [each.decision for each in candidates(bundle.levelled(), thresholds)]
     assert [each.decision for each in bundle.candidates()] == expected

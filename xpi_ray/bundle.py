@@ -202,11 +202,12 @@ class Bundle:
     @cached_property
     def population(self) -> Outcomes:
         """Of the images that plans are judged by, and policies trained with."""
-        return population(self.levelled(self.outcomes), self.thresholds())
+        return population(self.levelled(), self.thresholds())
 
-    def levelled(self, outcomes: Outcomes) -> Outcomes:
-        """Outcomes of this network with all levels that a plan may have."""
-        return outcomes.with_images() if self.num_levels > self.ladder.levels else outcomes
+    def levelled(self, outcomes: Outcomes | None = None) -> Outcomes:
+        """Outcomes of this network, its own or others, with all levels that a plan may have."""
+        found = self.outcomes if outcomes is None else outcomes
+        return found.with_images() if self.num_levels > self.ladder.levels else found
 
     def thresholds(self) -> list[tuple[float, ...]]:
         """Its sets, the strictest first."""

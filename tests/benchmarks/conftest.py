@@ -48,6 +48,7 @@ def write_run():
             "warm_up_s": 2.0,
             "duration_s": 8.0,
             "trace_bps": 1_000_000,
+            "edge_cores": 0.1,
             "edge_used_ms": 40.0,
             "up_bytes": 800,
             "down_bytes": 400,

@@ -11,7 +11,7 @@ from benchmarks.workload import Sources
 from xpi_ray.link.traces import Trace
 
 SOURCES = Sources({"t": Trace("t", 1.0, np.ones(9))}, {"even": np.ones(60)})
-FACTS = EdgeFacts(0.1, 120.0, 8.0, 4.0, 0.01, 130.0, 40.0, 5.0, 1.0, 2.0, 1.2, 4.0)
+FACTS = EdgeFacts(0.1, 120.0, 8.0, 4.0, 0.01, 130.0, 40.0, 5.0, 1.0, 2.0, 1.2, 4.0, 118.0)
 ASKING = Asking("t", 0, 0.5)
 
 

@@ -30,6 +30,10 @@ class Rig:
         """Blocks take longer from now on."""
         self.cores = cores
 
+    def gauge_ms(self, dataset, cores):
+        """Blocks alone."""
+        return BLOCKS_CPU_MS / cores
+
     def ask(self, dataset, times_s):
         """Records of what was asked; in the cloud a call takes 30 ms."""
         records, free_s, blocks_ms = [], 0.0, BLOCKS_CPU_MS / self.cores
@@ -62,3 +66,11 @@ def test_facts_are_told_apart(monkeypatch):
     assert found.hop_ms == pytest.approx(2.0)
     assert found.slowdown / found.cloud_slowdown == pytest.approx(BLOCKS_MS / 18.0, rel=1e-3)
     assert found.as_told().round_trip_ms == pytest.approx(12.0)
+    assert found.gauge_ms == BLOCKS_MS
+
+
+@pytest.mark.parametrize(("slower", "cores"), [(1.0, 0.1), (1.5, 0.15), (0.5, 0.05), (20.0, 1.0)])
+def test_a_slower_machine_gives_the_edge_more_of_a_core(slower, cores):
+    """So that it is as weak as before; it cannot have more than one."""
+    facts = edge_facts.EdgeFacts(*(0.1,) * 12, gauge_ms=150.0)
+    assert facts.cores_now(slower * 150.0) == pytest.approx(cores)

@@ -22,6 +22,7 @@ FACTS = EdgeFacts(
     http_ms=2.0,
     cloud_slowdown=1.2,
     hop_ms=4.0,
+    gauge_ms=118.0,
 )
 LINK = Trace("t", 1.0, np.full(10, 8e6))
 

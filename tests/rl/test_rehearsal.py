@@ -22,7 +22,7 @@ def task(bundle):
     """Of the small bundle."""
     profile, candidates = bundle.manifest.profiles["default"], bundle.candidates()
     static = Decision(4, (0.0,) * 4, 0)
-    outcomes = bundle.levelled(bundle.outcomes)
+    outcomes = bundle.levelled()
     setting = Setting(profile, outcomes, CLASSES, static, reroutes=False)
     viewer = Viewer(profile, candidates, Weights())
     return Task(setting, viewer, (), Sources([], []), Observation())
