@@ -8,6 +8,7 @@ core, such that the full network takes as long there as it is to (benchmarks/edg
 else runs on the other cores, as quick as they are, and leaves that one's caches alone.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -64,7 +65,7 @@ class Rig:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(_elsewhere())
+            self._all, self._quick = stack.enter_context(_elsewhere())
             stack.enter_context(Metronome(EDGE_CORE))
             self._testbed = stack.enter_context(Testbed((SITE,), one_way_ms=ONE_WAY_MS))
             cluster = RemoteCluster(self._testbed, 1.0, "thread", ENVIRONMENT)
@@ -97,15 +98,26 @@ class Rig:
         self.weaken(cores)
         if system == self._deployed:
             return
+        self._put_on(self._all)  # starting is most of the work, and the edge has nothing to do
         if self._deployed is not None:
             self._cluster.clear()
             self._deployed = None
         config = self._testbed.folder / f"{system.name}.yaml"
         config.write_text(system.config(edge))
         self._cluster.deploy(config)
+        self._put_on(self._quick)
         for pid in executors(self._edge, SITE):
             os.sched_setaffinity(busiest_thread(pid), {EDGE_CORE})
         self._deployed = system
+
+    def _put_on(self, cores: set[int]) -> None:
+        """Let every thread of the cluster run on these cores only, and what they start."""
+        for host in (self._testbed.cloud, self._edge):
+            for pid in host.pids():
+                with contextlib.suppress(OSError):  # it has just ended
+                    for thread in (Path("/proc") / str(pid) / "task").iterdir():
+                        with contextlib.suppress(ProcessLookupError):
+                            os.sched_setaffinity(int(thread.name), cores)
 
     def weaken(self, cores: float) -> None:
         """Give the thread that runs the edge's blocks this part of a core."""
@@ -284,11 +296,15 @@ def _until(time_s: float) -> None:
 
 
 @contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Keep this process, and what it starts meanwhile, off the edge's core."""
+def _elsewhere() -> Iterator[tuple[set[int], set[int]]]:
+    """Keep this process, and what it starts meanwhile, off the edge's core.
+
+    Gives all cores that it had, and those that it is kept on.
+    """
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, allowed - {EDGE_CORE} or allowed)
+    quick = allowed - {EDGE_CORE} or allowed
+    os.sched_setaffinity(0, quick)
     try:
-        yield
+        yield allowed, quick
     finally:
         os.sched_setaffinity(0, allowed)
