@@ -48,6 +48,21 @@ def test_the_first_exit_is_its_branch(block):
     assert block.fuse(torch.empty(4, 0), branch) is branch
 
 
+@given(weights=st.tuples(st.floats(-20, 20), st.floats(-20, 20)))
+def test_what_was_skipped_changes_no_proportion(weights):
+    """Fused as if the branch between had said nothing, up to a factor that makes the shares 1."""
+    between, block = (
+        XpiBlock(nn.Identity(), BlockSpec(channels=2, branch_channels=1), 2) for _ in weights
+    )
+    earlier, branch = torch.eye(2).split(1)
+    with torch.no_grad():
+        for each, weight in zip((between, block), weights, strict=True):
+            each.fusion_weight.fill_(weight)
+        silent = block.fuse(between.fuse(earlier, torch.zeros(1, 2)), branch)
+        skipped = block.fuse(earlier, branch, float(between.alpha))
+    assert torch.allclose(skipped, silent / silent.sum(), atol=1e-5)
+
+
 def test_no_channel_is_lost_or_read_twice(block):
     """What the branch reads and what is carried are the features, in order."""
     features = torch.randn(2, 5, 4, 3)

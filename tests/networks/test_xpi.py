@@ -77,6 +77,17 @@ def test_rows_do_not_touch_each_other(network, images):
         assert torch.allclose(together[0], alone[0], atol=1e-5)
 
 
+def test_a_skipped_exit_is_forgotten_once_another_ran(network, images):
+    """The weight of the last exit falls with each one skipped, and is whole again after."""
+    with torch.inference_mode():
+        first = network.advance(network.start(images), 1)
+        skipped = network.skip_exit(network.skip_exit(first, 2), 3)
+        alphas = [float(network.block(block).alpha) for block in (2, 3)]
+        assert skipped.weight == pytest.approx(alphas[0] * alphas[1])
+        assert torch.equal(skipped.logits, first.logits)
+        assert network.advance(skipped, 4).weight == first.weight == 1.0
+
+
 def test_pixels_are_normalised_by_colour(spec, network):
     """An image of the mean colour is zero to the network's first layer, whatever its bias."""
     seen = []

@@ -119,7 +119,8 @@ def explain_image(network: XpiNetwork, pixels: NDArray[np.uint8], steps: int = 5
     for block in range(1, network.num_blocks + 1):
         features = network.features(state.carry, block).detach()
         sights.append(_look(network, block, features, state.logits, answer, steps))
-        state = State(*(part.detach() for part in network.advance(state, block)))
+        after = network.advance(state, block)
+        state = State(after.carry.detach(), after.logits.detach())
     values = attribute(FromPixels(network), image, answer, steps, network.mean.expand_as(image))
     return Explanation(pixels, values.abs().sum(dim=1)[0].numpy(), tuple(sights))
 

@@ -26,7 +26,7 @@ from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import exit_answer
 from xpi_ray.inference.pace import Pace
 from xpi_ray.link.frame import Frame, unpack
-from xpi_ray.networks.progressive import ProgressiveNetwork, State
+from xpi_ray.networks.progressive import ProgressiveNetwork, State, joined
 
 
 class CloudReply(NamedTuple):
@@ -147,7 +147,7 @@ class CloudSide:
             return
         started = time.perf_counter()
         with torch.inference_mode():
-            state = self._network.advance(_join(running), block)
+            state = self._network.advance(joined([job.state for job in running]), block)
             answers = [exit_answer(state, block, Tier.CLOUD, row) for row in range(len(running))]
         taken_ms = (time.perf_counter() - started) * 1000
         if len(running) == 1:
@@ -238,11 +238,3 @@ def pressing(
             first = job
     chosen = [job for job in range(len(blocks)) if blocks[job] == blocks[first]]
     return chosen[:max_batch]
-
-
-def _join(jobs: list[Job]) -> State:
-    """The states of several jobs as one batch."""
-    if len(jobs) == 1:
-        return jobs[0].state
-    carries = torch.cat([job.state.carry for job in jobs])
-    return State(carries, torch.cat([job.state.logits for job in jobs]))

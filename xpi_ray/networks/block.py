@@ -167,8 +167,20 @@ class XpiBlock(nn.Module):
         k = self.spec.branch_channels
         return features[:, :k], features[:, k:]
 
-    def fuse(self, earlier: Tensor, branch_logits: Tensor) -> Tensor:
-        """Exit i from exit i-1 and this branch's logits, both (n, K); the first has no earlier."""
+    def fuse(self, earlier: Tensor, branch_logits: Tensor, weight: float = 1.0) -> Tensor:
+        """Exit i from exit i-1 and this branch's logits, both (n, K); the first has no earlier.
+
+        Where exits between were skipped, the earlier one and this branch keep the proportion that
+        they have where none is: ours, as AgileNN has no exits that may be skipped.
+
+        Args:
+            earlier: The last exit that ran.
+            branch_logits: Of this block.
+            weight: Of the last exit, see ``State``.
+        """
         if earlier.shape[1] == 0:
             return branch_logits
-        return torch.lerp(branch_logits, earlier, self.alpha)
+        share = self.alpha
+        if weight != 1.0:
+            share = weight * share / (1 + (weight - 1) * share)
+        return torch.lerp(branch_logits, earlier, share)

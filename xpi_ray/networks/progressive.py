@@ -8,6 +8,7 @@ Letters: n batch, K classes, C channels, h w height and width, N blocks.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -22,6 +23,17 @@ class State(NamedTuple):
     logits: Tensor
     """Exit i's logits, float32 (n, K); before block 1, and after a block without an exit, an empty
     (n, 0)."""
+    weight: float = 1.0
+    """0..1: what these logits count in the next exit's fusion, beside all that an exit usually finds
+    there; below 1 where exits behind this one were skipped."""
+
+
+def joined(states: Sequence[State]) -> State:
+    """Several, none behind a skipped exit, as one batch."""
+    if len(states) == 1:
+        return states[0]
+    carries, logits = zip(*((state.carry, state.logits) for state in states), strict=True)
+    return State(torch.cat(carries), torch.cat(logits))
 
 
 class ProgressiveNetwork(nn.Module, ABC):
@@ -63,7 +75,7 @@ class ProgressiveNetwork(nn.Module, ABC):
             block: The block to run, 1..N-1.
         """
         after = self.advance(state, block)
-        return State(after.carry, state.logits if self.fuses else after.logits[:, :0])
+        return after._replace(logits=state.logits if self.fuses else after.logits[:, :0])
 
     @abstractmethod
     def carry_shape(self, partition: int) -> tuple[int, int, int]:

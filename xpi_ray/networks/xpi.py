@@ -39,18 +39,20 @@ class XpiNetwork(StackNetwork):
 
     def advance(self, state: State, block: int) -> State:
         """Run block ``block`` (1..N) on the state that the block before it returned."""
-        return self.leave(self.features(state.carry, block), state.logits, block)
+        features = self.features(state.carry, block)
+        return self.leave(features, state.logits, block, state.weight)
 
     def skip_exit(self, state: State, block: int) -> State:
         """Run a block but not its branch; the next exit fuses with the one before this."""
-        _, carry = self.block(block).split(self.features(state.carry, block))
-        return State(carry, state.logits)
+        this = self.block(block)
+        _, carry = this.split(self.features(state.carry, block))
+        return State(carry, state.logits, state.weight * float(this.alpha))
 
-    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
-        """From a block's features (n, C, h, w) and the exit before, (n, K), to its own state."""
+    def leave(self, features: Tensor, earlier: Tensor, block: int, weight: float = 1.0) -> State:
+        """From a block's features (n, C, h, w) and the last exit, (n, K), to its own state."""
         this = self.block(block)
         kept, carry = this.split(features)
-        return State(carry, this.fuse(earlier, this.branch(kept)))
+        return State(carry, this.fuse(earlier, this.branch(kept), weight))
 
     def block(self, number: int) -> XpiBlock:
         """Block ``number``, 1..N."""

@@ -17,7 +17,7 @@ from xpi_ray.compression.carry_codec import CarryCodec
 from xpi_ray.compression.image import encode_image
 from xpi_ray.exits.confidence import exit_entropy, normalised_entropy
 from xpi_ray.link.frame import Frame, pack
-from xpi_ray.networks.progressive import ProgressiveNetwork, State
+from xpi_ray.networks.progressive import ProgressiveNetwork, State, joined
 from xpi_ray.profiles.outcomes import NO_EXIT, Entropies, Flags, Outcomes
 from xpi_ray.profiles.table import Profile
 from xpi_ray.profiles.threads import on_threads
@@ -107,13 +107,13 @@ def _time_runs(
         times = []
         for block in range(1, network.num_blocks + 1):
             started = time.perf_counter()
-            state = states[0] if size == 1 else State(*map(torch.cat, zip(*states, strict=True)))
-            state = network.advance(state, block)
+            state = network.advance(joined(states), block)
             if state.logits.shape[1]:
                 for logits in state.logits.numpy():
                     exit_entropy(logits)
             times.append((time.perf_counter() - started) * 1000)
-            states = [State(*row) for row in zip(*(part.split(1) for part in state), strict=True)]
+            rows = zip(state.carry.split(1), state.logits.split(1), strict=True)
+            states = [State(carry, logits) for carry, logits in rows]
         if run >= WARM_UPS:
             runs.append(times)
     return runs
