@@ -15,22 +15,26 @@ Writes ``benchmarks/results/elastic_modes.json``.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
+from torch import Tensor
 
-from benchmarks.elastic import Samples, ends_ms, planned, rights
+from benchmarks.elastic import ends_ms, rights
 from benchmarks.preemption import Floats, record
 from benchmarks.result import Row, write
 from xpi_ray.bundle import Bundle
-from xpi_ray.elastic.confidence import confidence
-from xpi_ray.elastic.guide import Costs
+from xpi_ray.elastic.facts import ElasticFacts
+from xpi_ray.elastic.guide import Costs, Guide
 from xpi_ray.elastic.measure import exit_logits
-from xpi_ray.elastic.predictor import Predictor
 from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.exits.confidence import normalised_entropy
 from xpi_ray.exits.rule import first_sure_exit
+from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.simulation.arrivals import poisson
 from xpi_ray.training.data import load
 
@@ -39,6 +43,15 @@ TOLD = 1_000  # stops that a request may tell
 DRAWN = 20_000
 
 Runs = Sequence[Sequence[int]]
+"""Indices of the exits that run, ascending, of each image."""
+
+
+class Ran(NamedTuple):
+    """What a mode did."""
+
+    runs: Runs
+    correct: NDArray[np.bool_]
+    """Whether each exit that ran is right, (n, N)."""
 
 
 def main() -> None:
@@ -56,9 +69,9 @@ def main() -> None:
     costs = facts.costs(slowed.block_ms)
     whole = StopTimes.uniform(float(sum(slowed.block_ms)))
     split = load("cifar10").test
-    logits = exit_logits(bundle.network.prepare(), split.images[: options.images])
+    network = bundle.network.prepare()
+    logits = exit_logits(network, split.images[: options.images])
     right = logits.argmax(-1) == split.labels[: options.images].numpy()[:, None]
-    samples = Samples(confidence(logits, facts.temperature), right)
     entropy = normalised_entropy(logits)
     by_threshold = {
         f"thresholds, {100 * calibration.tolerance:g} points": _until_sure(
@@ -67,22 +80,29 @@ def main() -> None:
         for calibration in bundle.manifest.calibrations
     }
     by_threshold["every exit"] = [range(right.shape[1])] * len(right)
-    unaware = _planned(samples, costs, facts.predictor, whole)
-    rows = [
-        {"stops": "uniform", "seed": 0, **row}
-        for row in judge({"elastic": unaware, **by_threshold}, samples, costs, whole)
-    ]
+    unplanned = {mode: Ran(runs, right) for mode, runs in by_threshold.items()}
+    rows: list[Row] = []
     with Progress() as progress:
+
+        def planned(stops: StopTimes) -> Ran:
+            """Truly run, as where exits fuse a skipped one changes what later ones say."""
+            images = progress.track(split.images[: options.images].split(1), description="images")
+            return execute(network, images, split.labels, facts, costs, stops)
+
+        unaware = planned(whole)
+        rows += [
+            {"stops": "uniform", "seed": 0, **row}
+            for row in judge({"elastic": unaware, **unplanned}, costs, whole)
+        ]
         for seed in progress.track(options.seeds, description="recordings"):
             rng = np.random.default_rng(seed)
             found = record(poisson(RATE_RPS, options.seconds, rng)).stops_ms(DRAWN, rng)
             earlier, later = np.array_split(found, 2)
             told = StopTimes.recorded(rng.choice(earlier, TOLD))
-            aware = _planned(samples, costs, facts.predictor, told)
-            runs = {"elastic": aware, "elastic, told nothing": unaware, **by_threshold}
+            runs = {"elastic": planned(told), "elastic, told nothing": unaware, **unplanned}
             rows += [
                 {"stops": "pre-empted", "seed": seed, **row}
-                for row in judge(runs, samples, costs, StopTimes.recorded(later))
+                for row in judge(runs, costs, StopTimes.recorded(later))
             ]
     settings = {
         "bundle": bundle.digest.hex(),
@@ -94,12 +114,49 @@ def main() -> None:
     print(write("elastic_modes", settings, rows))
 
 
-def judge(
-    modes: dict[str, Runs], samples: Samples, costs: Costs, stops: StopTimes
-) -> Iterator[Row]:
+@torch.inference_mode()
+def execute(
+    network: ProgressiveNetwork,
+    images: Iterable[Tensor],
+    labels: Tensor,
+    facts: ElasticFacts,
+    costs: Costs,
+    stops: StopTimes,
+) -> Ran:
+    """Run each image until nothing ahead is worth its time, planning after each exit.
+
+    Args:
+        network: Prepared for serving.
+        images: Each uint8 (1, 3, H, W).
+        labels: Theirs, in order.
+        facts: Of the network.
+        costs: Times that count, whatever it takes here.
+        stops: What the plans go by.
+    """
+    runs, rights_ = [], []
+    for image, label in zip(images, labels.tolist(), strict=False):
+        guide, state = Guide(costs, facts.predictor, stops), network.start(image)
+        ran, right = [], np.zeros(network.num_blocks, np.bool_)
+        elapsed_ms, block = 0.0, 0
+        while block < network.num_blocks and (exit_ := guide.next_exit(elapsed_ms)):
+            for skipped in range(block + 1, exit_):
+                state = network.skip_exit(state, skipped)
+            state = network.advance(state, exit_)
+            logits = state.logits[0].numpy()
+            elapsed_ms += costs.block_ms[block:exit_].sum() + costs.exit_ms[exit_ - 1]
+            guide.saw(exit_, facts.confidence(exit_, logits))
+            right[exit_ - 1] = logits.argmax() == label
+            ran.append(exit_ - 1)
+            block = exit_
+        runs.append(ran)
+        rights_.append(right)
+    return Ran(runs, np.array(rights_))
+
+
+def judge(modes: dict[str, Ran], costs: Costs, stops: StopTimes) -> Iterator[Row]:
     """What each mode's answers are worth, if requests are stopped at these times."""
-    for mode, runs in modes.items():
-        found = list(rights(runs, samples.correct, costs, stops))
+    for mode, (runs, correct) in modes.items():
+        found = list(rights(runs, correct, costs, stops))
         first_ms = np.array([ends_ms(ran, costs)[0] for ran in runs])
         last_ms = np.array([ends_ms(ran, costs)[-1] for ran in runs])
         yield {
@@ -109,10 +166,6 @@ def judge(
             "exits": round(float(np.mean([len(ran) for ran in runs])), 3),
             "edge_ms": round(float(last_ms.mean()), 3),
         }
-
-
-def _planned(samples: Samples, costs: Costs, predictor: Predictor, stops: StopTimes) -> Runs:
-    return [*map(planned(costs, predictor, stops), samples.confidence)]
 
 
 def _until_sure(entropy: Floats, thresholds: Floats) -> Runs:

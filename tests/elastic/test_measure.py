@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xpi_ray.elastic.measure import exit_logits, measure_costs
+from xpi_ray.elastic.measure import exit_logits, logits_with_skips, measure_costs
 from xpi_ray.networks.progressive import ProgressiveNetwork, State
 
 
@@ -59,3 +59,18 @@ def test_logits_are_those_of_a_run_of_all_blocks(images):
     assert found.shape == (7, 2, 3)
     assert (found[:, 1] == 3 * found[:, 0]).all()
     assert (found[:, 0] == images[:, :, 0, 0].numpy()).all()
+
+
+@torch.inference_mode()
+def test_exits_are_told_as_they_are_after_those_that_ran(network, images):
+    """Of every image: the exits that ran, and what each says behind those before it."""
+    images = torch.randint(256, (40, 3, *network.image_size), dtype=torch.uint8)
+    found, ran = logits_with_skips(network, images)
+    assert found.shape == (40, len(network.exits), network.num_classes)
+    assert {0, 1} == set(np.unique(ran.any(1)))
+    for image, logits, runs in zip(images, found, ran, strict=True):
+        state = network.start(image[None])
+        for block in range(1, network.num_blocks + 1):
+            after = network.advance(state, block)
+            assert np.allclose(after.logits[0].numpy(), logits[block - 1], atol=1e-4)
+            state = after if runs[block - 1] else network.skip_exit(state, block)

@@ -118,3 +118,17 @@ def test_log_odds_are_finite():
     found = log_odds(np.array([0.0, 0.5, 1.0]))
     assert np.isfinite(found).all()
     assert found[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_only_what_had_run_is_told(held_out):
+    """Learnt from samples of which the first exit alone had run, it foretells from that one."""
+    ran = np.zeros(held_out.shape, np.bool_)
+    ran[:, 0] = True
+    spoilt = np.where(ran, held_out, 0.5).astype(np.float32)
+    learnt, misled = (MaskedPerceptron.fit(told, held_out, ran=ran) for told in (held_out, spoilt))
+    fresh = samples(1000, seed=3)
+    seen = np.zeros(fresh.shape, np.bool_)
+    seen[:, 0] = True
+    assert (learnt(fresh, seen) == misled(fresh, seen)).all()
+    error = np.abs(learnt(fresh, seen) - fresh)[:, 1:].mean()
+    assert error < np.abs(held_out.mean(0) - fresh)[:, 1:].mean()

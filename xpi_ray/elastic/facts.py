@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xpi_ray.elastic.confidence import confidence, fit_temperatures
 from xpi_ray.elastic.guide import Costs
-from xpi_ray.elastic.measure import exit_logits, measure_costs
+from xpi_ray.elastic.measure import exit_logits, logits_with_skips, measure_costs
 from xpi_ray.elastic.predictor import MaskedPerceptron
 from xpi_ray.networks.progressive import ProgressiveNetwork
 
@@ -40,13 +40,17 @@ class ElasticFacts(NamedTuple):
         """
         costs = measure_costs(network, images)
         exits = np.array(network.exits) - 1
-        logits = exit_logits(network, images)
+        if network.fuses:
+            logits, ran = logits_with_skips(network, images)
+        else:
+            logits, ran = exit_logits(network, images), None
         share, temperature = np.full((2, network.num_blocks), np.nan, np.float32)
         share[exits] = costs.exit_ms[exits] / (costs.block_ms + costs.exit_ms)[exits]
         temperature[exits] = fit_temperatures(logits, labels.numpy())
         sure = np.zeros((len(images), network.num_blocks), np.float32)
         sure[:, exits] = confidence(logits, temperature[exits])
-        return cls(share, temperature, MaskedPerceptron.fit(sure, sure, np.isfinite(share)))
+        predictor = MaskedPerceptron.fit(sure, sure, np.isfinite(share), ran)
+        return cls(share, temperature, predictor)
 
     def costs(self, block_ms: Sequence[float]) -> Costs:
         """On a machine where blocks with their exits take ``block_ms``, (N,)."""

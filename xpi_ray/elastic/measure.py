@@ -1,7 +1,7 @@
 """Measures what plans are made of: times of blocks and exits, and what exits say of images.
 
 network, images ─► measure_costs ─► Costs        on this machine
-              └──► exit_logits ─► confidences, rights ─► predictor
+              └──► exit_logits, logits_with_skips ─► confidences, rights ─► predictor
 """
 
 import time
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xpi_ray.elastic.guide import Costs
+from xpi_ray.elastic.predictor import some_exits
 from xpi_ray.exits.confidence import exit_entropy
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.profiles.threads import on_threads
@@ -19,6 +20,7 @@ from xpi_ray.profiles.threads import on_threads
 WARM_UPS = 5
 LEAST_EXIT_MS = 1e-4  # an exit within the clock's noise takes some time nevertheless
 CHUNK = 250  # images that go through the network at once
+SKIPPING_CHUNK = 10  # likewise, which have run the same exits
 
 
 @torch.inference_mode()
@@ -64,3 +66,35 @@ def exit_logits(network: ProgressiveNetwork, images: Tensor) -> NDArray[np.float
     """What every exit says of every image where none is skipped, (n, exits, K)."""
     found = [torch.stack(network(chunk), dim=1) for chunk in images.split(CHUNK)]
     return torch.cat(found).numpy()
+
+
+@torch.inference_mode()
+def logits_with_skips(
+    network: ProgressiveNetwork, images: Tensor, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What exits say where some before them were skipped, which matters if they fuse.
+
+    Args:
+        network: Prepared for serving.
+        images: uint8 (n, 3, H, W).
+        seed: Of which exits run.
+
+    Returns:
+        What each exit says if it runs after those that ran before it, (n, exits, K), and which
+        ran, (n, N).
+    """
+    rng = np.random.default_rng(seed)
+    exits, ran = [], []
+    for chunk in images.split(SKIPPING_CHUNK):
+        (runs,) = some_exits(network.num_blocks, 1, rng)
+        runs &= np.isin(np.arange(1, network.num_blocks + 1), network.exits)
+        state, said = network.start(chunk), []
+        for block in range(1, network.num_blocks + 1):
+            after = network.advance(state, block)
+            if block in network.exits:
+                said.append(after.logits)
+            if block < network.num_blocks:
+                state = after if runs[block - 1] else network.skip_exit(state, block)
+        exits.append(torch.stack(said, dim=1))
+        ran.append(np.tile(runs, (len(chunk), 1)))
+    return torch.cat(exits).numpy(), np.concatenate(ran)

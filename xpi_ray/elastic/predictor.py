@@ -28,6 +28,7 @@ HIDDEN = 64
 STEPS = 1500
 BATCH = 512
 LEARNING_RATE = 3e-3
+RUN_SHARES = (0.25, 0.5, 1.0)  # of exits that run, before the first from which on all are skipped
 
 
 class Predictor(Protocol):
@@ -49,6 +50,12 @@ def log_odds(confidence: NDArray[np.floating]) -> Floats:
     """ln(c / (1 - c)), finite for any c in 0..1."""
     bounded = np.clip(confidence.astype(np.float64), SUREST, 1 - SUREST)
     return np.log(bounded / (1 - bounded)).astype(np.float32)
+
+
+def some_exits(count: int, samples: int, rng: np.random.Generator) -> Flags:
+    """Exits that may have run at some moment: some of those up to one, (samples, count)."""
+    begun = np.arange(count) < rng.integers(count, size=(samples, 1))
+    return begun & (rng.random((samples, count)) < rng.choice(RUN_SHARES, size=(samples, 1)))
 
 
 class MaskedPerceptron(NamedTuple):
@@ -95,7 +102,12 @@ class MaskedPerceptron(NamedTuple):
 
     @classmethod
     def fit(
-        cls, confidence: Floats, target: Floats, exits: Flags | None = None, seed: int = 0
+        cls,
+        confidence: Floats,
+        target: Floats,
+        exits: Flags | None = None,
+        ran: Flags | None = None,
+        seed: int = 0,
     ) -> "MaskedPerceptron":
         """Learn from held-out samples, of which exits at random are hidden.
 
@@ -103,6 +115,8 @@ class MaskedPerceptron(NamedTuple):
             confidence: Of every exit, 0..1, (n, N).
             target: What to expect of it: the same, or whether it is right, 0..1, (n, N).
             exits: Which blocks have one, (N,); None: all.
+            ran: Where exits fuse, which had run when these confidences came, (n, N); the others are
+                hidden. None: any may be.
             seed: Of weights, batches and what is hidden.
         """
         count = confidence.shape[1]
@@ -112,7 +126,7 @@ class MaskedPerceptron(NamedTuple):
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         weight = torch.from_numpy(there).float()
-        for odds, wanted, seen in _batches(log_odds(confidence), target, there, seed):
+        for odds, wanted, seen in _batches(log_odds(confidence), target, there, ran, seed):
             logits = network(torch.cat([odds * seen, seen], dim=1))
             losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
             loss = (losses * (1 - seen) * weight).mean()
@@ -125,15 +139,14 @@ class MaskedPerceptron(NamedTuple):
 
 
 def _batches(
-    odds: Floats, target: Floats, there: Flags, seed: int
+    odds: Floats, target: Floats, there: Flags, ran: Flags | None, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Log-odds, targets and what is seen: a prefix of the exits, with some skipped or with none."""
+    """Log-odds, targets and what is seen."""
     rng = np.random.default_rng(seed)
     count = odds.shape[1]
     for _ in range(STEPS):
         chosen = rng.integers(len(odds), size=BATCH)
-        prefix = np.arange(count) < rng.integers(count, size=(BATCH, 1))
-        run = rng.random((BATCH, count)) < rng.choice([0.25, 0.5, 1.0], size=(BATCH, 1))
-        seen = (prefix & run & there).astype(np.float32)
+        known = some_exits(count, BATCH, rng) & there if ran is None else ran[chosen]
+        seen = known.astype(np.float32)
         wanted = target[chosen].astype(np.float32)
         yield torch.from_numpy(odds[chosen]), torch.from_numpy(wanted), torch.from_numpy(seen)

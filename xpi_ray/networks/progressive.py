@@ -24,8 +24,8 @@ class State(NamedTuple):
     """Exit i's logits, float32 (n, K); before block 1, and after a block without an exit, an empty
     (n, 0)."""
     weight: float = 1.0
-    """0..1: what these logits count in the next exit's fusion, beside all that an exit usually finds
-    there; below 1 where exits behind this one were skipped."""
+    """0..1: what these logits count in the next exit's fusion, relative to what they usually do;
+    below 1 where exits behind theirs were skipped."""
 
 
 def joined(states: Sequence[State]) -> State:

@@ -174,8 +174,8 @@ class TrunkNetwork(OnTrunk, XpiNetwork):
     def __init__(self, spec: TrunkSpec) -> None:
         super().__init__(spec)
 
-    def leave(self, features: Tensor, earlier: Tensor, block: int) -> State:
+    def leave(self, features: Tensor, earlier: Tensor, block: int, weight: float = 1.0) -> State:
         """As in any Xpi network; no gradient goes where nothing learns."""
-        state = super().leave(features, earlier, block)
+        state = super().leave(features, earlier, block, weight)
         frozen = self.extractor(block).frozen
         return State(state.carry.detach(), state.logits) if frozen else state

@@ -300,7 +300,8 @@ def crossings(network: ProgressiveNetwork, train: Split) -> Iterator[list[Crossi
     sides = []
     for side in (images, images.flip(3)) if train.mirrored else (images,):
         taught = torch.cat([network(part)[-1] for part in side.split(CHUNK)])
-        sides.append(Crossing(*network.start(side), taught, labels))
+        start = network.start(side)
+        sides.append(Crossing(start.carry, start.logits, taught, labels))
     for block in range(1, network.num_blocks):
         sides = [_advance(network, side, block) for side in sides]
         yield sides
