@@ -4,7 +4,8 @@
 
 On the testbed as figure4 is, with the same requests and links: Xpi, and Xpi without one of its
 parts (``ABLATIONS`` in benchmarks/systems.py). ``benchmarks.ablated`` makes the bundles that differ
-in nothing but what they lack; one without XAI training is trained anew.
+in nothing but what they lack. The packaged networks are trained without XAI's losses; one that has
+them is trained by ``xpi train --training xai_distilled_quantized``, packed with the same policy.
 
 Writes ``benchmarks/results/ablation.json``.
 """

@@ -24,7 +24,7 @@ NAMES = {
 }
 PARTS = {
     "nothing": "nothing",
-    "xai": "XAI training",
+    "plain_training": "plain training (XAI's losses added)",
     "learned_compression": "learned compression",
     "images": "images after unsure exits",
     "early_exit": "early exit",

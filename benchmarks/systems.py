@@ -167,7 +167,7 @@ PEERS = {
 """Those of the poster's Figure 4, and more, by name."""
 ABLATIONS = {
     NOTHING: PEERS[XPI],
-    "xai": Wiring("xpi_without_xai", "learned"),
+    "plain_training": Wiring("xpi_without_plain_training", "learned"),
     "learned_compression": Wiring("xpi_without_learned_compression", "learned"),
     "images": Wiring("xpi_without_images", "learned"),
     "early_exit": Wiring("xpi_without_early_exit", "learned", {"early_exit": False}),
