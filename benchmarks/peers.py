@@ -63,9 +63,9 @@ MADE = {
     "edgeml": Peer("plain", (0.25, 0.5, 0.75)),
     "branchynet": Peer("plain", (0.25, 0.5, 0.75), partition=BLOCKS),
     "neurosurgeon": Peer("single"),
-    "deepcod": Peer("single", codec="deepcod", partition=DEEPCOD_AFTER),
     "edge_only": Peer("single", partition=BLOCKS),
     "cloud_only": Peer("single", partition=0),
+    "deepcod": Peer("single", codec="deepcod", partition=DEEPCOD_AFTER),
 }
 """By folder. SPINN's exits are its paper's; Edgent's network has five exits, EdgeML's four, and
 BranchyNet's, of three, has here as many as EdgeML's."""
@@ -81,9 +81,13 @@ def main() -> None:
         for dataset in options.datasets:
             splits, xpi = load(dataset), Bundle.load(dataset)
             networks = {kind: trained(kind, splits) for kind in ARCHITECTURES}
-            codec = trained_deepcod(networks["single"], splits, options.epochs, progress)
             for name, peer in MADE.items():
-                bundle = make(peer, networks[peer.network], splits, {DEEPCOD_AFTER: codec})
+                network = networks[peer.network]
+                codecs = {}
+                if peer.codec == "deepcod":
+                    codec = trained_deepcod(network, splits, options.epochs, progress)
+                    codecs = {DEEPCOD_AFTER: codec}
+                bundle = make(peer, network, splits, codecs)
                 profile = in_units_of(xpi, bundle, splits.validation.images)
                 manifest = bundle.manifest.model_copy(update={"profiles": {"default": profile}})
                 folder = BUNDLES / dataset / name
