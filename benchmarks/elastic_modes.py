@@ -69,49 +69,62 @@ def main() -> None:
     costs = facts.costs(slowed.block_ms)
     whole = StopTimes.uniform(float(sum(slowed.block_ms)))
     split = load("cifar10").test
+    images, labels = (part[: options.images] for part in split[:2])
     network = bundle.network.prepare()
-    logits = exit_logits(network, split.images[: options.images])
-    right = logits.argmax(-1) == split.labels[: options.images].numpy()[:, None]
-    entropy = normalised_entropy(logits)
-    by_threshold = {
-        f"thresholds, {100 * calibration.tolerance:g} points": _until_sure(
-            entropy, np.array(calibration.thresholds)
-        )
-        for calibration in bundle.manifest.calibrations
-    }
-    by_threshold["every exit"] = [range(right.shape[1])] * len(right)
-    unplanned = {mode: Ran(runs, right) for mode, runs in by_threshold.items()}
+    others = unplanned(bundle, network, images, labels)
     rows: list[Row] = []
     with Progress() as progress:
 
         def planned(stops: StopTimes) -> Ran:
-            """Truly run, as where exits fuse a skipped one changes what later ones say."""
-            images = progress.track(split.images[: options.images].split(1), description="images")
-            return execute(network, images, split.labels, facts, costs, stops)
+            each = progress.track(images.split(1), description="images")
+            return execute(network, each, labels, facts, costs, stops)
 
         unaware = planned(whole)
         rows += [
             {"stops": "uniform", "seed": 0, **row}
-            for row in judge({"elastic": unaware, **unplanned}, costs, whole)
+            for row in judge({"elastic": unaware, **others}, costs, whole)
         ]
         for seed in progress.track(options.seeds, description="recordings"):
             rng = np.random.default_rng(seed)
             found = record(poisson(RATE_RPS, options.seconds, rng)).stops_ms(DRAWN, rng)
             earlier, later = np.array_split(found, 2)
             told = StopTimes.recorded(rng.choice(earlier, TOLD))
-            runs = {"elastic": planned(told), "elastic, told nothing": unaware, **unplanned}
+            runs = {"elastic": planned(told), "elastic, told nothing": unaware, **others}
             rows += [
                 {"stops": "pre-empted", "seed": seed, **row}
                 for row in judge(runs, costs, StopTimes.recorded(later))
             ]
     settings = {
         "bundle": bundle.digest.hex(),
-        "images": len(right),
+        "images": len(labels),
         "whole_ms": round(float(sum(slowed.block_ms)), 3),
         "rate_rps": RATE_RPS,
         **{name: getattr(options, name) for name in ("seconds", "slowdown")},
     }
     print(write("elastic_modes", settings, rows))
+
+
+def unplanned(
+    bundle: Bundle, network: ProgressiveNetwork, images: Tensor, labels: Tensor
+) -> dict[str, Ran]:
+    """Each set of thresholds, and every exit, by name.
+
+    Args:
+        bundle: That has the thresholds.
+        network: Its own, prepared for serving.
+        images: uint8 (n, 3, H, W).
+        labels: Theirs, (n,).
+    """
+    logits = exit_logits(network, images)
+    right = logits.argmax(-1) == labels.numpy()[:, None]
+    entropy = normalised_entropy(logits)
+    found = {
+        f"thresholds, {100 * calibration.tolerance:g} points": Ran(
+            _until_sure(entropy, np.array(calibration.thresholds)), right
+        )
+        for calibration in bundle.manifest.calibrations
+    }
+    return {**found, "every exit": Ran([range(right.shape[1])] * len(right), right)}
 
 
 @torch.inference_mode()
@@ -125,16 +138,18 @@ def execute(
 ) -> Ran:
     """Run each image until nothing ahead is worth its time, planning after each exit.
 
+    It is truly run, as where exits fuse a skipped one changes what later ones say.
+
     Args:
         network: Prepared for serving.
         images: Each uint8 (1, 3, H, W).
-        labels: Theirs, in order.
+        labels: Theirs, (n,).
         facts: Of the network.
         costs: Times that count, whatever it takes here.
         stops: What the plans go by.
     """
     runs, rights_ = [], []
-    for image, label in zip(images, labels.tolist(), strict=False):
+    for image, label in zip(images, labels.tolist(), strict=True):
         guide, state = Guide(costs, facts.predictor, stops), network.start(image)
         ran, right = [], np.zeros(network.num_blocks, np.bool_)
         elapsed_ms, block = 0.0, 0

@@ -81,6 +81,16 @@ def elastic_modes(rows: Rows) -> list[list[str]]:
     return table
 
 
+def elastic_deadlines(rows: Rows) -> list[list[str]]:
+    """Accuracy at a known deadline by mode, and the time that is used."""
+    deadlines = grouped(rows, "deadline")
+    table = [["mode", *(f"{float(share):.0%} of the whole" for (share,) in deadlines)]]
+    for (mode,) in grouped(rows, "mode"):
+        same = [_of(own, "mode", mode) for own in deadlines.values()]
+        table.append([str(mode), *(_share(own, "accuracy") for own in same)])
+    return table
+
+
 def _share(rows: Rows, key: str) -> str:
     return f"{spread(column(rows, key)).text(100)} %" if rows else ""
 

@@ -14,6 +14,7 @@ from statistics import fmean, median
 
 from benchmarks import comparison_tables, testbed_tables
 from benchmarks.elastic_tables import (
+    elastic_deadlines,
     elastic_inference,
     elastic_live,
     elastic_modes,
@@ -345,6 +346,7 @@ TABLES: dict[str, Callable[[Rows], list[list[str]]]] = {
     "elastic_planner": elastic_planner,
     "elastic_modes": elastic_modes,
     "elastic_live": elastic_live,
+    "elastic_deadlines": elastic_deadlines,
     **comparison_tables.COMPARISON,
     **testbed_tables.TESTBED,
 }

@@ -64,3 +64,15 @@ def test_streams_are_counted_by_what_clients_hold():
     ]
     line = elastic_tables.elastic_live(rows)[1]
     assert line == ["4", "2", "3.0 ms", "4.0 ms", "4.0 ms", "2 of 2 whose first exit ran"]
+
+
+def test_deadlines_are_columns():
+    """A mode has a row, with its accuracy at each."""
+    rows = [
+        {"deadline": share, "mode": mode, "accuracy": 0.5 + share / 10}
+        for share in (0.2, 1.0)
+        for mode in ("planned", "every exit")
+    ]
+    head, planned, _ = elastic_tables.elastic_deadlines(rows)
+    assert head == ["mode", "20% of the whole", "100% of the whole"]
+    assert planned == ["planned", "52.00 %", "60.00 %"]
