@@ -19,7 +19,7 @@ FULL_NETWORK_MS = 150.0
 """What the full network is to take at the edge: deadlines are 100 to 500 ms."""
 FIRST_CORES = 0.1
 TRIALS = 3  # times that the share is set by what was measured with the one before
-ALONE, ALONE_S = 20, 1.0  # requests one by one
+ALONE, ALONE_S = 20, 0.5  # requests one by one
 TRIED = 8  # likewise, to set the share
 BURST = 30  # requests at once
 IDLE_S = 5.0
