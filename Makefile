@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test coverage check format package
+.PHONY: help install serve test coverage check comparison format package
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ check: .venv/installed ## Check format, lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+comparison: .venv/installed ## Compare Xpi with its peers on a testbed (root; hours)
+	$(BIN)/python -m benchmarks.comparison
 
 format: .venv/installed ## Format and mend what ruff can
 	$(BIN)/ruff format .
