@@ -14,7 +14,6 @@ import sys
 import time
 from contextlib import ExitStack
 from statistics import median
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -53,12 +52,7 @@ class Gauge:
             stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
 

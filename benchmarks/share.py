@@ -14,7 +14,6 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from benchmarks.hosts import PREFIX, TestbedError, end_processes
@@ -65,12 +64,7 @@ class Share:
             raise TestbedError(f"cannot limit processes by {self.path}: {err}") from err
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for path in self._paths:
             for pid in pids_in(path):
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
@@ -136,12 +130,7 @@ class Metronome:
         self._process = subprocess.Popen([sys.executable, "-c", self._program])
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
 

@@ -9,7 +9,6 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import ray
@@ -105,12 +104,7 @@ class LocalCluster:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         ray.shutdown()
         if self._cluster is not None:
             self._cluster.shutdown()
