@@ -142,7 +142,8 @@ class Prediction:
             round_trip_ms=2 * ONE_WAY_MS,
             edge_slowdown=facts.slowdown,
             encode_slowdown=facts.slowdown,
-            work_ms=facts.work_ms,
+            work_ms=0.0,
+            call_ms=facts.work_ms,
         )
 
 

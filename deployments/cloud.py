@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from deployments.args import CloudArgs
+from deployments.memory import settle
 from deployments.placement import CLOUD
 from deployments.profiling import here, profile_names
 from xpi_ray.bundle import Bundle
@@ -45,6 +46,7 @@ class CloudExecutor:
         self._tracing = Tracing("cloud")
         self._answers: dict[Job, asyncio.Future[CloudReply]] = {}
         self._driving: asyncio.Task[None] | None = None
+        settle()
 
     async def resume(
         self, frame: bytes, thresholds: Sequence[float], budget_ms: float, traceparent: str

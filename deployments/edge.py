@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from deployments.args import SiteArgs
+from deployments.memory import settle
 from deployments.placement import edge_of
 from deployments.profiling import here, profile_names
 from xpi_ray.bundle import Bundle
@@ -28,7 +29,6 @@ from xpi_ray.elastic.stop_times import StopTimes
 from xpi_ray.errors import NotFoundError
 from xpi_ray.inference.budget import Budget
 from xpi_ray.inference.edge import (
-    NOTHING_RAN,
     PLANNED,
     EdgeReply,
     EdgeRun,
@@ -38,7 +38,7 @@ from xpi_ray.inference.edge import (
     Way,
 )
 from xpi_ray.inference.elastic import ElasticEnd, ElasticExit, ElasticRun
-from xpi_ray.inference.pace import Pace, is_long, renewed
+from xpi_ray.inference.pace import Pace, is_long
 from xpi_ray.networks.progressive import ProgressiveNetwork
 from xpi_ray.networks.slowed import SlowedNetwork
 from xpi_ray.policies.plan import Plan
@@ -71,7 +71,6 @@ class EdgeExecutor:
             blank = np.zeros((3, *network.image_size), np.uint8)
             ElasticRun(network, self._elastic, self._pace, blank, None)
         self._turn = asyncio.Lock()
-        self._turn_began_s, self._turn_ms = 0.0, profile.block_ms[0]
         self._thread = ThreadPoolExecutor(1, "blocks")
         self._beside: asyncio.Future[Any] | None = None  # what the thread does
         self._here = 0  # requests that work or wait
@@ -81,6 +80,7 @@ class EdgeExecutor:
         self._running: set[EdgeRun | ElasticRun] = set()
         self._preempting: asyncio.Future[None] | None = None  # as soon as anyone waits for it
         self._tracing = Tracing("edge")
+        settle()
 
     async def run(
         self, pixels: Pixels, plan: Plan, budget_ms: float, traceparent: str, way: Way = PLANNED
@@ -121,8 +121,6 @@ class EdgeExecutor:
     ) -> tuple[EdgeReply, EdgeRun | None]:
         """What ``run`` replies, and the run where it goes on."""
         budget = Budget(budget_ms)
-        if way.spills and not budget.allows(self._queue_ms + self._pace.expected_ms(1)):
-            return NOTHING_RAN, None
         with self._tracing.span("xpi.edge", traceparent, SpanKind.SERVER) as span:
             async with self._my_turn() as wait_ms:
                 run = self._side.start(pixels, plan, budget)
@@ -252,7 +250,6 @@ class EdgeExecutor:
         try:
             await self._turn.acquire()
             try:
-                self._turn_began_s = time.perf_counter()
                 await _give_way()  # to the answer of the one before
                 yield (time.perf_counter() - came_s) * 1000
             finally:
@@ -286,19 +283,9 @@ class EdgeExecutor:
     def _pass_turn(self) -> None:
         """Let the next request begin, once the thread is done with this one."""
         if self._beside is None or self._beside.done():
-            self._end_turn()
+            self._turn.release()
         else:
-            self._beside.add_done_callback(lambda _: self._end_turn())
-
-    def _end_turn(self) -> None:
-        taken_ms = (time.perf_counter() - self._turn_began_s) * 1000
-        self._turn_ms = renewed(self._turn_ms, taken_ms)
-        self._turn.release()
-
-    @property
-    def _queue_ms(self) -> float:
-        """How long the next request is expected to wait for its turn."""
-        return self._here * self._turn_ms
+            self._beside.add_done_callback(lambda _: self._turn.release())
 
     def begin(self, pixels: Pixels, plan: Plan, budget_ms: float) -> Rest:
         """Let a request whose image is in flight run its blocks here, from the first one on."""

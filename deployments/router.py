@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from deployments.args import CLOUD_APP, SCHEDULER_APP, SiteArgs
 from deployments.calls import CloudHandle, EdgeHandle, SchedulerHandle
 from deployments.edge import EdgeExecutor
+from deployments.memory import settle
 from deployments.metrics import Metrics
 from deployments.policy_store import find_store
 from deployments.routes import Routes
@@ -93,6 +94,7 @@ class Router:
         self._metrics = Metrics()
         self._routes = self._table()
         self._reporting = asyncio.get_running_loop().create_task(self._report())
+        settle()
 
     def _table(self) -> Routes:
         return Routes(

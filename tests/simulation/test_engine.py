@@ -274,7 +274,7 @@ def test_a_slower_link_is_sent_less(setting, make_site, steady):
     """As the link gets slower, frames are cut to coarser levels, and sooner where time is short."""
     levels = []
     for bps in (8e6, 2e4, 1e4):
-        site = make_site(300.0 * np.arange(60), trace=steady(bps), deadlines_ms=150.0)
+        site = make_site(300.0 * np.arange(60), trace=steady(bps), deadlines_ms=153.0)
         rows, _ = run(setting, [site], Decision(2, NEVER, 0))
         levels.append(rows[30:, at.LEVEL].mean())
         sizes = setting.outcomes.frame_bytes[rows[:, at.LEVEL].astype(int), 2]

@@ -35,9 +35,6 @@ NO_LOGITS = np.empty(0, np.float32)
 class Way(NamedTuple):
     """How a request may go beside its plan."""
 
-    spills: bool = False
-    """Whether the cloud can take it whole, so that it need not wait for a turn that comes too late;
-    the reply is ``NOTHING_RAN`` then."""
     crosses: bool = True
     """Whether it may cross the link; if not, later blocks run at the edge while nobody waits."""
     goes_on: bool = False

@@ -30,6 +30,7 @@ from xpi_ray.errors import (
     UnavailableError,
 )
 from xpi_ray.inference.answer import Answer, Answers, Stages, Status, Tier
+from xpi_ray.inference.backlog import Backlog
 from xpi_ray.inference.budget import Budget, allows
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, Way, image_frame
@@ -40,7 +41,9 @@ from xpi_ray.telemetry.tracing import SpanKind, Tracing
 
 logger = logging.getLogger(__name__)
 
-ANSWER_MS = 5.0  # kept back to render and send the answer: HTTP takes a client 2 ms, often 3
+ANSWER_MS = (
+    8.0  # kept back to read the request and send the answer: HTTP takes a client 3 ms, at times 8
+)
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
 OPTIMISM = 0.8  # probability that the link carries less than what a frame is cut for
 OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
@@ -91,7 +94,8 @@ class Flow:
             answers is believed whatever the edge came to, and the edge stopped.
         begin: Lets the edge go on at partition 0 too.
         reroutes: Whether a request may go another way than the plan's. What the edge has no time
-            for goes to the cloud whole, if the link likely carries it. Where a reply is in doubt,
+            for goes to the cloud whole, if the link likely carries it; what cannot come to its turn
+            there is not sent to it. Where a reply is in doubt,
             as the last one did not come or an image is likely late, the edge goes on meanwhile;
             and while one such request waits, others do not cross.
         levels: That the codec has; a plan's level beyond them sends the image.
@@ -123,6 +127,7 @@ class Flow:
         self._crossing = 0  # requests that wait for the cloud
         self._is_silent = False  # whether the last of them waited in vain
         self._rests_until_s = {Tier.EDGE: 0.0, Tier.CLOUD: 0.0}
+        self._backlog = Backlog()
         self._link = LinkEstimator()
         self._cloud_ms: deque[float] = deque(maxlen=RECENT_CROSSINGS)
         self._crossings_ms: dict[Tier, deque[float]] = {
@@ -194,10 +199,17 @@ class Flow:
         if self._rests(Tier.EDGE):
             return self._send_whole(answer, pixels, file), None
         started = time.perf_counter()
-        way = self._way(plan, started, left_ms, len(file) or pixels.nbytes)
+        can_send = self._reroutes and self._can_send(started, left_ms, len(file) or pixels.nbytes)
+        way = self._way(plan, can_send)
         if plan.partition == 0 and way.crosses:
             rest = self._begin(pixels, plan, left_ms) if way.goes_on and self._begin else None
             return self._send_whole(answer, pixels, file), rest
+        if self._reroutes and not allows(left_ms, self._backlog.wait_ms + self._backlog.turn_ms):
+            if can_send and way.crosses:
+                return self._send_whole(answer, pixels, file), None
+            if not allows(left_ms, self._backlog.wait_ms):
+                return b"", None
+        self._backlog.enter()
         try:
             async with asyncio.timeout(left_ms / 1000):
                 there_ms = left_ms - max(self._crossing_ms(Tier.EDGE), EDGE_LEAST_MS)
@@ -206,10 +218,16 @@ class Flow:
             self._rest(Tier.EDGE)
             return self._send_whole(answer, pixels, file), None
         except TimeoutError:
+            self._backlog.timed_out(started, time.perf_counter())
             return b"", None
+        finally:
+            self._backlog.leave()
         stages = answer.stages
         stages.edge_ms, stages.encode_ms = reply.edge_ms, reply.encode_ms
-        called_ms = (time.perf_counter() - started) * 1000
+        now_s = time.perf_counter()
+        if reply.blocks <= plan.partition:  # those behind it give way to others
+            self._backlog.replied(started, now_s)
+        called_ms = (now_s - started) * 1000
         stages.edge_wait_ms = max(called_ms - reply.edge_ms - reply.encode_ms, 0.0)
         hop_ms = stages.edge_wait_ms - reply.wait_ms
         self._crossings_ms[Tier.EDGE].append(max(hop_ms + reply.overrun_ms, 0.0))
@@ -217,21 +235,20 @@ class Flow:
         answer.edge_blocks = reply.blocks
         if reply.complete:
             answer.status = Status.COMPLETE
-        if way.spills and not reply.blocks:
+        if not reply.blocks and can_send and way.crosses:
             return self._send_whole(answer, pixels, file), None
         if reply.sends_image:
             return image_frame(pixels, self._digest, file), reply.rest
         answer.cloud_from = reply.blocks
         return reply.frame, reply.rest
 
-    def _way(self, plan: Plan, now_s: float, left_ms: float, image_bytes: int) -> Way:
-        """How a request may go whose image has that size."""
+    def _way(self, plan: Plan, can_send: bool) -> Way:
+        """How a request may go whose image the link can likely carry in time, or not."""
         if not self._reroutes:
             return Way(goes_on=self._goes_on)
-        can_send = self._can_send(now_s, left_ms, image_bytes)
         is_image = plan.partition == 0 or (self._levels is not None and plan.level >= self._levels)
         doubtful = self._is_silent or (is_image and not can_send)
-        return Way(can_send, not (doubtful and self._crossing), doubtful or self._goes_on)
+        return Way(not (doubtful and self._crossing), doubtful or self._goes_on)
 
     async def _run_later(
         self,

@@ -56,6 +56,8 @@ class Site:
     """Likewise to encode a carry; a machine that is weak itself is so at that too."""
     work_ms: float = 0.6
     """What a request costs the router beside blocks, before the edge's factor."""
+    call_ms: float = 0.0
+    """Likewise the edge, where that is a process of its own, if it comes to it."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _costs(setting: Setting, sites: Sequence[Site]) -> Costs:
         edge_ms=slowdowns[:, None] * block_ms,
         encode_ms=profile.encode_ms * np.array([site.encode_slowdown for site in sites]),
         work_ms=np.array([site.work_ms for site in sites]),
+        call_ms=np.array([site.call_ms for site in sites]),
         round_trip_ms=np.array([site.round_trip_ms for site in sites]),
         thresholds=np.array([setting.static.thresholds]),
         cloud_ms=batch_ms,
@@ -317,6 +320,7 @@ def _state(setting: Setting, sites: Sequence[Site]) -> State:
         next_arrival=(ends - lengths).astype(np.int64),
         last_arrival=ends.astype(np.int64),
         edge_free=np.zeros(num_sites),
+        backlog=np.tile([0.0, 0.0, -np.inf], (num_sites, 1)),
         link_free=np.zeros(num_sites),
         open_requests=np.zeros(num_sites, np.int64),
         crossing=np.zeros(num_sites, np.int64),
@@ -351,7 +355,7 @@ def _check(number: int, site: Site, num_samples: int) -> None:
         raise DataError(f"site {number}: arrivals must not fall, from 0 ms on")
     if count and not site.samples.max() < num_samples:
         raise DataError(f"site {number}: samples must be below {num_samples}")
-    for name in ("trace_shift_s", "round_trip_ms", "work_ms"):
+    for name in ("trace_shift_s", "round_trip_ms", "work_ms", "call_ms"):
         if not 0 <= getattr(site, name) < math.inf:
             raise DataError(f"site {number}: {name} must be finite and not negative")
     for name in ("trace_scale", "edge_slowdown", "encode_slowdown"):

@@ -45,7 +45,9 @@ EDGE_OVERRUN = 37  # as in ``EdgeReply``
 CLOUD_FROM = 38  # as in ``Answer``
 GOES_ON = 39  # whether the edge goes on while it crosses
 EDGE_ENDS = 40  # when the edge's budget does
-COUNT = 41
+AT_EDGE = 41  # whether the router waits for the edge's reply
+CALLED = 42  # when it began to
+COUNT = 43
 
 # What STATUS says; 0 while a request is open.
 ANSWERED, BEST_EFFORT, MISSED, OVERLOADED = 1, 2, 3, 4

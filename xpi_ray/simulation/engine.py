@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from xpi_ray.exits.rule import is_sure
+from xpi_ray.inference.backlog import renewed_turn, turn_ms
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.flow import (
     ANSWER_MS,
@@ -46,6 +47,7 @@ from xpi_ray.simulation.ring import CLOUD, EDGE, LINK, recent, remember
 from xpi_ray.simulation.state import Costs, State
 
 JUST_MS = 1e-9  # before a request is given up
+HERE, TURN, LEFT = 0, 1, 2  # columns of a backlog
 
 rules.register(__name__, replica.__name__)
 
@@ -64,6 +66,7 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
         elif kind == LEAVE:
             _leave(state, costs, now, index)
         elif kind == LATE:
+            _leave_edge(state, now, index, False)
             _end(state, now, index, at.MISSED)
         elif kind == SEND:
             _send(state, costs, now, index)
@@ -136,6 +139,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     give_up = arrived + row[at.DEADLINE] - ANSWER_MS
     row[at.COMPLETE] = 0
     can_send = costs.reroutes and _can_send(state, costs, called, i)
+    left = give_up - called
     doubtful = costs.reroutes and (state.silent[site] or (_is_image(costs, row) and not can_send))
     row[at.GOES_ON] = doubtful or costs.goes_on
     crosses = not (doubtful and state.crossing[site] > 0)
@@ -143,14 +147,22 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     if partition == 0 and crosses and called < give_up:
         push(state, called, SEND, i)
         return
+    here, turn = state.backlog[site, HERE], state.backlog[site, TURN]
+    if costs.reroutes and not allows(left, here * turn + turn):
+        if can_send and crosses:
+            row[at.PARTITION] = 0
+            push(state, called, SEND, i)
+            return
+        if not allows(left, here * turn):
+            push(state, called, LATE, i)
+            return
+    state.backlog[site, HERE] += 1
+    row[at.AT_EDGE], row[at.CALLED] = 1, called
+    now += costs.call_ms[site] * row[at.EDGE_FACTOR]
+    state.edge_free[site] = now
     kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
     ends, free = give_up - kept_back, now  # of its budget; when the next request can begin
     row[at.EDGE_ENDS] = ends
-    begins = allows(ends - now, state.edge_pace[site, 0])
-    if not begins and can_send:
-        row[at.PARTITION] = 0
-        push(state, called, SEND, i)
-        return
     if now >= give_up:  # before its turn
         push(state, max(called, give_up), LATE, i)
         return
@@ -180,6 +192,8 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     image = _is_image(costs, row)
     sends = crosses and block == partition and not sure and block < num_blocks
     sends = sends and (image or allows(ends - now, expected))
+    if block == 0 and can_send and crosses:
+        row[at.PARTITION], image, sends = 0, True, True
     if sends and not image:
         taken = costs.encode_ms[site] * row[at.EDGE_FACTOR]
         state.edge_pace[site, num_blocks] = renewed(expected, taken)
@@ -199,6 +213,22 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         push(state, now, SEND, i)
     else:
         push(state, now, LEAVE, i)
+
+
+@njit(cache=True)
+def _leave_edge(state: State, now: float, i: int, replied: bool) -> None:
+    """The edge is through with a request, if that was there, or the router waits no longer."""
+    row = state.requests[i]
+    if not row[at.AT_EDGE]:
+        return
+    backlog = state.backlog[int(row[at.SITE])]
+    row[at.AT_EDGE] = 0
+    backlog[HERE] -= 1
+    taken = turn_ms(row[at.CALLED] / 1000, backlog[LEFT] / 1000, now / 1000)
+    if not replied:
+        backlog[TURN] = renewed_turn(backlog[TURN], max(taken, backlog[TURN]))
+    elif row[at.EDGE_BLOCKS] <= row[at.PARTITION]:
+        backlog[TURN], backlog[LEFT] = renewed_turn(backlog[TURN], taken), now
 
 
 @njit(cache=True)
@@ -232,6 +262,7 @@ def _can_send(state: State, costs: Costs, now: float, i: int) -> bool:
 def _leave(state: State, costs: Costs, now: float, i: int) -> None:
     """The edge's reply is the answer."""
     row = state.requests[i]
+    _leave_edge(state, now, i, True)
     remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     _end_at_edge(state, costs, now, i)
 
@@ -241,8 +272,9 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     """Put the frame on the link, cut to what the link likely carries in time."""
     row = state.requests[i]
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
-    if partition:
+    if row[at.AT_EDGE]:
         remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
+    _leave_edge(state, now, i, True)
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
     there = left - recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:

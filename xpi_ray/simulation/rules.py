@@ -15,6 +15,7 @@ from numba import config
 from numba.extending import register_jitable
 
 from xpi_ray.exits.rule import is_sure
+from xpi_ray.inference.backlog import renewed_turn, turn_ms
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.cloud import pressing
 from xpi_ray.inference.flow import kept_back_ms, sendable_bytes, sending_ms
@@ -30,6 +31,8 @@ RULES = (
     sendable_bytes,
     sending_ms,
     renewed,
+    turn_ms,
+    renewed_turn,
     is_long,
     traces.carried_by,
     traces.delivered_s,

@@ -38,6 +38,8 @@ class State(NamedTuple):
     open_requests: Ints
     crossing: Ints
     """(S,): requests that wait for the cloud."""
+    backlog: Floats
+    """(S, 3): as ``Backlog`` has it, requests at the edge, what one takes, when the last left."""
     silent: NDArray[np.bool_]
     """(S,): whether the last of them waited in vain."""
     link: Floats
@@ -73,6 +75,8 @@ class Costs(NamedTuple):
     """(S,)"""
     work_ms: Floats
     """(S,): of the router's loop for one request, beside blocks."""
+    call_ms: Floats
+    """(S,): of the edge's loop for one that comes to it, beside blocks."""
     round_trip_ms: Floats
     """(S,)"""
     thresholds: Floats
