@@ -71,12 +71,12 @@ def test_the_present_policy_is_left_as_it_is(policy):
 
 @pytest.fixture
 def log(bundle):
-    """A site as it was of late: an edge that needs 50 ms for it all, and a link that varies."""
+    """A site as it was of late: an edge that needs 50 ms for it all, and a slow link."""
     rng = np.random.default_rng(0)
     slowdown = 50 / sum(bundle.manifest.profiles["default"].block_ms)
     seen = [
         Observation(
-            edge_slowdown=slowdown, link_bps=rng.uniform(1e6, 9e6), round_trip_ms=9, arrivals_rps=8
+            edge_slowdown=slowdown, link_bps=rng.uniform(1e4, 9e4), round_trip_ms=9, arrivals_rps=8
         )
         for _ in range(12)
     ]

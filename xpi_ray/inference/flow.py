@@ -10,11 +10,9 @@ process, and in tests.
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +32,7 @@ from xpi_ray.inference.backlog import Backlog
 from xpi_ray.inference.budget import Budget, allows
 from xpi_ray.inference.cloud import CloudReply
 from xpi_ray.inference.edge import EdgeReply, Pixels, Rest, Way, image_frame
-from xpi_ray.link.estimator import LinkEstimator
+from xpi_ray.link.estimator import LinkEstimator, sendable_bytes, sending_ms
 from xpi_ray.link.frame import cut
 from xpi_ray.policies.plan import Plan
 from xpi_ray.telemetry.tracing import SpanKind, Tracing
@@ -45,8 +43,6 @@ ANSWER_MS = (
     8.0  # kept back to read the request and send the answer: HTTP takes a client 3 ms, at times 8
 )
 REST_S = 2.0  # in which a tier that lost a request is left alone, about what a restart takes
-OPTIMISM = 0.8  # probability that the link carries less than what a frame is cut for
-OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
 RECENT_CROSSINGS = 32  # that tell what a call takes beside its work and its turn
 EDGE_PRUDENCE = 0.9  # share of them that the next is as quick as: an edge that is late loses all
 EDGE_LEAST_MS = 1.0  # kept back for it at least: a reply that comes as time is up is lost too
@@ -392,15 +388,3 @@ def kept_back_ms(crossings_ms: Sequence[float] | NDArray[np.float64], prudence: 
     """Time to keep back for a crossing, of recent ones in rising order; 0 before any."""
     count = len(crossings_ms)
     return float(crossings_ms[int(prudence * count)]) if count else 0.0
-
-
-def sending_ms(bandwidth_bps: float, spread: float, size_bytes: float) -> float:
-    """What a link, of which that is believed, likely takes at most for so many bytes."""
-    likely_bps = bandwidth_bps * math.exp(-spread * OPTIMISM_DEVIATIONS)
-    return 8000 * size_bytes / likely_bps
-
-
-def sendable_bytes(bandwidth_bps: float, spread: float, sending_s: float) -> float:
-    """What a link, of which that is believed, likely carries in ``sending_s``."""
-    likely_bps = bandwidth_bps * math.exp(spread * OPTIMISM_DEVIATIONS)
-    return likely_bps * max(sending_s, 0.0) / 8

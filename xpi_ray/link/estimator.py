@@ -32,6 +32,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+OPTIMISM = 0.8  # probability that the link carries less than what is called sendable
+OPTIMISM_DEVIATIONS = NormalDist().inv_cdf(OPTIMISM)
 HORIZON_S = 1.0
 """The bandwidth is predicted as the mean over this time."""
 DRIFT = 0.2  # variance of ln r that a second adds
@@ -212,3 +214,15 @@ def _bound_delay(row: Row, replied_s: float, taken_s: float) -> None:
         row[WINDOW_FROM_S], row[LEAST_BEFORE_S] = replied_s, row[LEAST_S]
         row[LEAST_S] = math.inf
     row[LEAST_S] = min(row[LEAST_S], taken_s)
+
+
+def sending_ms(bandwidth_bps: float, spread: float, size_bytes: float) -> float:
+    """What a link, of which that is believed, likely takes at most for so many bytes."""
+    likely_bps = bandwidth_bps * math.exp(-spread * OPTIMISM_DEVIATIONS)
+    return 8000 * size_bytes / likely_bps
+
+
+def sendable_bytes(bandwidth_bps: float, spread: float, sending_s: float) -> float:
+    """What a link, of which that is believed, likely carries in ``sending_s``."""
+    likely_bps = bandwidth_bps * math.exp(spread * OPTIMISM_DEVIATIONS)
+    return likely_bps * max(sending_s, 0.0) / 8

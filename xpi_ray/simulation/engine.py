@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 from xpi_ray.exits.rule import is_sure
-from xpi_ray.inference.backlog import renewed_turn, turn_ms
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.flow import (
     ANSWER_MS,
@@ -21,11 +20,17 @@ from xpi_ray.inference.flow import (
     EDGE_LEAST_MS,
     EDGE_PRUDENCE,
     SPILL_PRUDENCE,
-    sendable_bytes,
-    sending_ms,
 )
 from xpi_ray.inference.pace import is_long, renewed
-from xpi_ray.link.estimator import LOG_DELAY, LOG_RATE, learn, learn_late, spread
+from xpi_ray.link.estimator import (
+    LOG_DELAY,
+    LOG_RATE,
+    learn,
+    learn_late,
+    sendable_bytes,
+    sending_ms,
+    spread,
+)
 from xpi_ray.link.traces import delivered_s
 from xpi_ray.simulation import columns as at
 from xpi_ray.simulation import replica, rules
@@ -45,9 +50,9 @@ from xpi_ray.simulation.heap import (
 from xpi_ray.simulation.replica import batch_ended, keep, reach
 from xpi_ray.simulation.ring import CLOUD, EDGE, LINK, recent, remember
 from xpi_ray.simulation.state import Costs, State
+from xpi_ray.simulation.turns import HERE, TURN, enter, leave
 
 JUST_MS = 1e-9  # before a request is given up
-HERE, TURN, LEFT = 0, 1, 2  # columns of a backlog
 
 rules.register(__name__, replica.__name__)
 
@@ -66,7 +71,7 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
         elif kind == LEAVE:
             _leave(state, costs, now, index)
         elif kind == LATE:
-            _leave_edge(state, now, index, False)
+            leave(state, now, index, False)
             _end(state, now, index, at.MISSED)
         elif kind == SEND:
             _send(state, costs, now, index)
@@ -156,8 +161,7 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
         if not allows(left, here * turn):
             push(state, called, LATE, i)
             return
-    state.backlog[site, HERE] += 1
-    row[at.AT_EDGE], row[at.CALLED] = 1, called
+    enter(state, row, called)
     now += costs.call_ms[site] * row[at.EDGE_FACTOR]
     state.edge_free[site] = now
     kept_back = max(recent(state, site, EDGE, EDGE_PRUDENCE), EDGE_LEAST_MS)
@@ -216,22 +220,6 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
 
 
 @njit(cache=True)
-def _leave_edge(state: State, now: float, i: int, replied: bool) -> None:
-    """The edge is through with a request, if that was there, or the router waits no longer."""
-    row = state.requests[i]
-    if not row[at.AT_EDGE]:
-        return
-    backlog = state.backlog[int(row[at.SITE])]
-    row[at.AT_EDGE] = 0
-    backlog[HERE] -= 1
-    taken = turn_ms(row[at.CALLED] / 1000, backlog[LEFT] / 1000, now / 1000)
-    if not replied:
-        backlog[TURN] = renewed_turn(backlog[TURN], max(taken, backlog[TURN]))
-    elif row[at.EDGE_BLOCKS] <= row[at.PARTITION]:
-        backlog[TURN], backlog[LEFT] = renewed_turn(backlog[TURN], taken), now
-
-
-@njit(cache=True)
 def _next_comes_ms(state: State, costs: Costs, i: int) -> float:
     """When the request after another reaches the site's edge; infinite if there is none."""
     site = int(state.requests[i, at.SITE])
@@ -262,7 +250,7 @@ def _can_send(state: State, costs: Costs, now: float, i: int) -> bool:
 def _leave(state: State, costs: Costs, now: float, i: int) -> None:
     """The edge's reply is the answer."""
     row = state.requests[i]
-    _leave_edge(state, now, i, True)
+    leave(state, now, i, True)
     remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     _end_at_edge(state, costs, now, i)
 
@@ -274,7 +262,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
     if row[at.AT_EDGE]:
         remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
-    _leave_edge(state, now, i, True)
+    leave(state, now, i, True)
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
     there = left - recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:

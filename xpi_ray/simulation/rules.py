@@ -18,18 +18,18 @@ from xpi_ray.exits.rule import is_sure
 from xpi_ray.inference.backlog import renewed_turn, turn_ms
 from xpi_ray.inference.budget import allows
 from xpi_ray.inference.cloud import pressing
-from xpi_ray.inference.flow import kept_back_ms, sendable_bytes, sending_ms
+from xpi_ray.inference.flow import kept_back_ms
 from xpi_ray.inference.pace import is_long, renewed
 from xpi_ray.link import estimator, traces
-from xpi_ray.simulation import columns, heap, ring, state
+from xpi_ray.simulation import columns, heap, ring, state, turns
 
 RULES = (
     is_sure,
     allows,
     pressing,
     kept_back_ms,
-    sendable_bytes,
-    sending_ms,
+    estimator.sendable_bytes,
+    estimator.sending_ms,
     renewed,
     turn_ms,
     renewed_turn,
@@ -49,6 +49,8 @@ RULES = (
     heap.pop,
     ring.remember,
     ring.recent,
+    turns.enter,
+    turns.leave,
 )
 
 
