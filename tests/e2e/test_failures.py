@@ -184,7 +184,7 @@ def test_a_killed_cloud_node_costs_accuracy_and_no_answer(cluster, client, plans
     """When the whole cloud node dies under load, every request is answered from the edge."""
     plans.push(1, threshold=0.0)
     wait_for(client, 30, tier="cloud")
-    clients = Clients(f"{cluster.url}/v1/classify?deadline_ms=500")
+    clients = Clients(f"{cluster.url}/v1/classify?deadline_ms=1000")
     with clients.asking():
         time.sleep(1)
         cluster.kill_cloud_node()
