@@ -92,9 +92,9 @@ def _trained(dataset: str) -> Iterator[Step]:
     """Networks of peers, each training from where the last one ended."""
     for kind, architectures in ARCHITECTURES.items():
         before: tuple[str, ...] = ()
-        *first, last = TRAININGS[dataset]
-        for number, options in enumerate((*first, last)):
-            rest = "" if options == last else f"-{number + 1}"
+        trainings = TRAININGS[dataset]
+        for number, options in enumerate(trainings, 1):
+            rest = "" if number == len(trainings) else f"-{number}"
             folder = BUNDLES / f"{dataset}-{kind}{rest}"
             words = ("--architecture", architectures[dataset], "--output", str(folder))
             command = (XPI, "train", dataset, *words, *options, *before, "--resume")

@@ -41,15 +41,31 @@ def planned(
     """Plan before the first exit and after each."""
 
     def run(confidence: NDArray[np.float32]) -> Sequence[int]:
-        guide, ran, elapsed_ms, block = Guide(costs, predictor, stops, search), [], 0.0, 0
-        while block < len(confidence) and (exit_ := guide.next_exit(elapsed_ms)):
-            elapsed_ms += costs.block_ms[block:exit_].sum() + costs.exit_ms[exit_ - 1]
-            guide.saw(exit_, float(confidence[exit_ - 1]))
-            ran.append(exit_ - 1)
-            block = exit_
-        return ran
+        guide = Guide(costs, predictor, stops, search)
+        return guided(guide, costs, lambda exit_: float(confidence[exit_ - 1]))
 
     return run
+
+
+def guided(guide: Guide, costs: Costs, confidence: Callable[[int], float]) -> list[int]:
+    """Run one request as a guide says, until nothing ahead is worth its time.
+
+    Args:
+        guide: Of a request that begins.
+        costs: Times that count, whatever it takes here.
+        confidence: Runs an exit, 1..N, with the blocks before it, and tells how sure that is.
+
+    Returns:
+        Indices of the exits that ran, ascending.
+    """
+    ran: list[int] = []
+    elapsed_ms, block = 0.0, 0
+    while block < len(costs.block_ms) and (exit_ := guide.next_exit(elapsed_ms)):
+        guide.saw(exit_, confidence(exit_))
+        elapsed_ms += costs.block_ms[block:exit_].sum() + costs.exit_ms[exit_ - 1]
+        ran.append(exit_ - 1)
+        block = exit_
+    return ran
 
 
 def static(exits: Sequence[int]) -> Strategy:

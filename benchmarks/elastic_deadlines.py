@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from rich.progress import Progress
 
-from benchmarks.elastic_modes import Ran, execute, judge, unplanned
+from benchmarks.elastic_modes import execute, judge, unplanned
 from benchmarks.result import Row, write
 from xpi_ray.bundle import Bundle
 from xpi_ray.elastic.stop_times import StopTimes
@@ -41,7 +41,7 @@ def main() -> None:
     costs, whole_ms = facts.costs(block_ms), float(sum(block_ms))
     images, labels = (part[: options.images] for part in load("cifar10").test[:2])
     network = bundle.network.prepare()
-    modes: dict[str, Ran] = dict(unplanned(bundle, network, images, labels))
+    modes = unplanned(bundle, network, images, labels)
     rows: list[Row] = []
     with Progress() as progress:
         for share in progress.track(SHARES, description="deadlines"):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
-from benchmarks.elastic import ends_ms, rights
+from benchmarks.elastic import ends_ms, guided, rights
 from benchmarks.preemption import Floats, record
 from benchmarks.result import Row, write
 from xpi_ray.bundle import Bundle
@@ -148,24 +148,35 @@ def execute(
         costs: Times that count, whatever it takes here.
         stops: What the plans go by.
     """
-    runs, rights_ = [], []
-    for image, label in zip(images, labels.tolist(), strict=True):
-        guide, state = Guide(costs, facts.predictor, stops), network.start(image)
-        ran, right = [], np.zeros(network.num_blocks, np.bool_)
-        elapsed_ms, block = 0.0, 0
-        while block < network.num_blocks and (exit_ := guide.next_exit(elapsed_ms)):
-            for skipped in range(block + 1, exit_):
-                state = network.skip_exit(state, skipped)
-            state = network.advance(state, exit_)
-            logits = state.logits[0].numpy()
-            elapsed_ms += costs.block_ms[block:exit_].sum() + costs.exit_ms[exit_ - 1]
-            guide.saw(exit_, facts.confidence(exit_, logits))
-            right[exit_ - 1] = logits.argmax() == label
-            ran.append(exit_ - 1)
-            block = exit_
-        runs.append(ran)
-        rights_.append(right)
-    return Ran(runs, np.array(rights_))
+    ran = [
+        _execute(network, image, label, facts, Guide(costs, facts.predictor, stops), costs)
+        for image, label in zip(images, labels.tolist(), strict=True)
+    ]
+    return Ran([runs for runs, _ in ran], np.array([right for _, right in ran]))
+
+
+def _execute(
+    network: ProgressiveNetwork,
+    image: Tensor,
+    label: int,
+    facts: ElasticFacts,
+    guide: Guide,
+    costs: Costs,
+) -> tuple[list[int], NDArray[np.bool_]]:
+    """The exits of one image that ran, and which of all are right."""
+    state, block = network.start(image), 0
+    right = np.zeros(network.num_blocks, np.bool_)
+
+    def confidence(exit_: int) -> float:
+        nonlocal state, block
+        for skipped in range(block + 1, exit_):
+            state = network.skip_exit(state, skipped)
+        state, block = network.advance(state, exit_), exit_
+        logits = state.logits[0].numpy()
+        right[exit_ - 1] = logits.argmax() == label
+        return facts.confidence(exit_, logits)
+
+    return guided(guide, costs, confidence), right
 
 
 def judge(modes: dict[str, Ran], costs: Costs, stops: StopTimes) -> Iterator[Row]:

@@ -71,7 +71,7 @@ def run(state: State, costs: Costs, until_ms: float) -> None:
         elif kind == LEAVE:
             _leave(state, costs, now, index)
         elif kind == LATE:
-            leave(state, now, index, False)
+            leave(state, state.requests[index], now, False)
             _end(state, now, index, at.MISSED)
         elif kind == SEND:
             _send(state, costs, now, index)
@@ -152,13 +152,14 @@ def _arrive(state: State, costs: Costs, site: int) -> None:
     if partition == 0 and crosses and called < give_up:
         push(state, called, SEND, i)
         return
-    here, turn = state.backlog[site, HERE], state.backlog[site, TURN]
-    if costs.reroutes and not allows(left, here * turn + turn):
+    turn = state.backlog[site, TURN]
+    wait = state.backlog[site, HERE] * turn
+    if costs.reroutes and not allows(left, wait + turn):
         if can_send and crosses:
             row[at.PARTITION] = 0
             push(state, called, SEND, i)
             return
-        if not allows(left, here * turn):
+        if not allows(left, wait):
             push(state, called, LATE, i)
             return
     enter(state, row, called)
@@ -250,7 +251,7 @@ def _can_send(state: State, costs: Costs, now: float, i: int) -> bool:
 def _leave(state: State, costs: Costs, now: float, i: int) -> None:
     """The edge's reply is the answer."""
     row = state.requests[i]
-    leave(state, now, i, True)
+    leave(state, row, now, True)
     remember(state, int(row[at.SITE]), EDGE, max(row[at.EDGE_OVERRUN], 0.0))
     _end_at_edge(state, costs, now, i)
 
@@ -262,7 +263,7 @@ def _send(state: State, costs: Costs, now: float, i: int) -> None:
     site, partition, level = int(row[at.SITE]), int(row[at.PARTITION]), int(row[at.LEVEL])
     if row[at.AT_EDGE]:
         remember(state, site, EDGE, max(row[at.EDGE_OVERRUN], 0.0))
-    leave(state, now, i, True)
+    leave(state, row, now, True)
     left = row[at.ARRIVED] + row[at.DEADLINE] - ANSWER_MS - now
     there = left - recent(state, site, LINK, CLOUD_PRUDENCE)
     if there <= 0:

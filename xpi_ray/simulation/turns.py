@@ -19,9 +19,8 @@ def enter(state: State, row: np.ndarray, now: float) -> None:
     row[at.AT_EDGE], row[at.CALLED] = 1, now
 
 
-def leave(state: State, now: float, i: int, replied: bool) -> None:
+def leave(state: State, row: np.ndarray, now: float, replied: bool) -> None:
     """The edge is through with a request, if that was there, or the router waits no longer."""
-    row = state.requests[i]
     if not row[at.AT_EDGE]:
         return
     row[at.AT_EDGE] = 0
